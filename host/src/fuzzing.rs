@@ -125,7 +125,7 @@ pub fn experiments_toml(data: &[u8]) {
 }
 
 /// A stored change of an experiment, which may come from any writer to the store: one that is
-/// accepted is accepted again as it is written, and its shares sum to 1.
+/// accepted is accepted again after it is written, and its shares sum to 1.
 pub fn experiment_change(data: &[u8]) {
     const FILE: &str = "[experiments.iris]\nmodel = \"iris\"\nunit = { header = \"a\" }\n\
         [[experiments.iris.variants]]\nname = \"control\"\ncomponent = \"a\"\nallocation = 0.9\n\

@@ -1,4 +1,4 @@
-//! The unit of a request: where its experiment says, or in a cookie that this router assigns.
+//! The unit of a request: in the place that its experiment names, or in a cookie that this router assigns.
 
 use spin_sdk::wasip3::random::random::get_random_u64;
 use spinfer_experiment::cookie::{CookieKey, ID_BYTES, set_cookie};

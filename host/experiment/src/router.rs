@@ -190,8 +190,8 @@ impl<'a> Assignment<'a> {
         }
     }
 
-    /// The variant that serves the request if its own is unavailable. A tester who forces a variant
-    /// receives its failure.
+    /// The variant that serves the request if its own is unavailable. A request that forces a
+    /// variant receives its failure.
     #[must_use]
     pub fn fallback(&self) -> Option<&'a Variant> {
         let falls_back = self.experiment.unavailable == Unavailable::Control
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn control_serves_for_an_unavailable_variant_if_the_experiment_says_so() {
+    fn control_serves_for_an_unavailable_variant_if_the_experiment_is_set_so() {
         let fallback = |router: &Router, subject: &Subject<'_>| {
             let assigned = router.0[0].assign(subject).unwrap();
             (assigned.variant.name.clone(), assigned.fallback().map(|v| v.name.clone()))

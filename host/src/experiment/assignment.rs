@@ -1,4 +1,4 @@
-//! How a router assigned a request: what its response and its records in the prediction log say.
+//! How a router assigned a request: the marks of its response and of its records in the prediction log.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -196,7 +196,7 @@ impl ExperimentRouter {
         self.excluded.get(experiment)?.get(position)
     }
 
-    /// The hash of a unit, as it is logged; `None` without a prediction log.
+    /// The hash of a unit for the log; `None` without a prediction log.
     #[must_use]
     pub fn hashed(&self, unit: &[u8]) -> Option<Arc<str>> {
         self.unit_key.as_ref().map(|key| key.token(unit).into())

@@ -31,7 +31,7 @@ pub struct ExperimentStatus {
     pub started: bool,
     pub stopped: bool,
     pub winner: Option<String>,
-    /// Requests that this node has served by control since its start, as they are not in the
+    /// Requests that this node has served by control since its start, since they are not in the
     /// experiment, by the reason.
     pub excluded: BTreeMap<String, u64>,
     pub variants: Vec<VariantStatus>,

@@ -1,6 +1,6 @@
 //! Requests on a route whose component is a router: assigned to the component of a variant, which may
-//! be another router. If that component cannot serve the request, and the experiment says so, control
-//! does.
+//! be another router. If that component cannot serve the request, control does, if the experiment is
+//! set so.
 
 use std::sync::Arc;
 
@@ -228,7 +228,7 @@ fn unavailable(served: &Result<Response<Body>, Failure>) -> Option<String> {
     Some(served.as_ref().map_or_else(Failure::to_string, |response| response.status().to_string()))
 }
 
-/// The request as it is sent to the fallback.
+/// The request for the fallback.
 struct Retry {
     arm: Arc<Arm>,
     head: Parts,

@@ -89,7 +89,7 @@ async fn serve(
 }
 
 /// Compares the predictions of the shadow with those that the client is served. A request that
-/// fails has none, and says nothing about the shadow.
+/// fails has none, and is no evidence about the shadow.
 async fn compare(
     arm: Arc<Arm>,
     primary: oneshot::Receiver<Option<Appended>>,

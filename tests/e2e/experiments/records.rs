@@ -85,7 +85,7 @@ fn records_have_the_hashed_unit_and_the_propensity_of_their_variant() {
         all.iter().find(|r| r["variant"] == "control").unwrap()["unit"].as_str().unwrap()
     );
     assert!(csv.contains(&line), "{csv}");
-    assert!(!csv.contains("@example.com"), "units are not logged as they are");
+    assert!(!csv.contains("@example.com"), "no unit is logged in plain text");
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Variants that cannot serve: control does, if the experiment says so.
+//! Variants that cannot serve: control does, if the experiment is set so.
 
 use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer};
 
 use super::{BY_HEADER, ExperimentApp, GRANTS, experiment, metric_sum, variant};
 
-/// A host whose treatment fails as `sick` says, with `unavailable` in the experiment.
+/// A host whose treatment fails in the way of `sick`, with `unavailable` in the experiment.
 fn up(unavailable: &str, sick: &str, door: &str) -> Spinfer {
     let experiments = experiment("x", BY_HEADER, 0.5).replacen(
         "unit = ",

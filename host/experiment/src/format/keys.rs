@@ -20,7 +20,7 @@ pub(super) struct Keys<'a> {
     pub(super) table: &'a Table,
 }
 
-/// A value in a message: a scalar as it is written, or else its type.
+/// A value in a message: the text of a scalar, or else the type.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => format!("\"{}\"", text.escape_debug()),

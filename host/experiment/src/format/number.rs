@@ -41,7 +41,7 @@ pub fn duration_text(duration: Duration) -> String {
 }
 
 impl Keys<'_> {
-    /// A number that has to be `fitting` if it is set: `expected` says which are, as in
+    /// A number that has to be `fitting` if it is set: `expected` describes them, as in
     /// "a share from 0 to 1".
     pub(super) fn number(
         &self,
@@ -131,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_duration_is_read_as_it_is_written(milliseconds in 0..u64::MAX) {
+        fn any_duration_is_read_from_its_text(milliseconds in 0..u64::MAX) {
             let duration = Duration::from_millis(milliseconds);
             prop_assert_eq!(parse_duration(&duration_text(duration)), Some(duration));
         }

@@ -118,7 +118,12 @@ fn bandit_metric(
         return metric;
     }
     let Some(metric) = metric else {
-        return Some(Metric { kind: MetricKind::Reward, per: Per::Unit, margin: None, covariate: None });
+        return Some(Metric {
+            kind: MetricKind::Reward,
+            per: Per::Unit,
+            margin: None,
+            covariate: None,
+        });
     };
     if !matches!(metric.kind, MetricKind::Reward | MetricKind::Accuracy) {
         let problem = format_args!(

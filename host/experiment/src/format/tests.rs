@@ -212,7 +212,8 @@ fn settings_are_read() {
     assert_eq!(target.header, "x-country");
     assert!(target.includes(b" NL ") && target.includes(b"BE") && !target.includes(b"nl"));
     let covariate = Some("age".to_owned());
-    let metric = Metric { kind: MetricKind::ValueError, per: Per::Prediction, margin: None, covariate };
+    let metric =
+        Metric { kind: MetricKind::ValueError, per: Per::Prediction, margin: None, covariate };
     assert_eq!(iris.metric, Some(metric));
     let [errors, latency] = iris.guardrails.as_slice() else { panic!("{:?}", iris.guardrails) };
     let expected = Guardrail {
