@@ -231,8 +231,8 @@ fn damaged_file_is_replaced_by_an_empty_one_if_the_disk_has_no_room() {
     let path = disk.path().join(schema::FILE);
     fs::copy(folder.path().join(schema::FILE), &path).unwrap();
     let mut file = fs::File::create(disk.path().join("ballast")).unwrap();
-    let room = (3 << 20) - (path.metadata().unwrap().len() as usize);
-    for _ in 0..(room - (700 << 10)) / 4096 {
+    let room = (3 << 20) - path.metadata().unwrap().len();
+    for _ in 0..(room - (900 << 10)) / 4096 {
         std::io::Write::write_all(&mut file, &[0; 4096]).unwrap();
     }
     assert_eq!(serve(disk.path()).len(), 1);
