@@ -279,6 +279,6 @@ mod tests {
         }
         assert_eq!(Reason::without_route().last(), Some(&Reason::Loop));
         assert_eq!(Reason::on_route().first(), Some(&Reason::NoRoute), "behind a router");
-        assert_eq!(Reason::on_route().last(), Some(&Reason::InvalidResponse));
+        assert_eq!(Reason::on_route().last(), Some(&Reason::NotLogged));
     }
 }
