@@ -76,6 +76,9 @@ fn file_without_a_host_is_stored_in_the_log_and_counted_by_the_next_host() {
              {UNKNOWN},setosa,\n"
         ),
     );
+    let state = app.state();
+    let show = ["log", "show", &two, "--state-dir", state.to_str().unwrap()];
+    wait_until("the records are written", || run(&show).0.success());
     // The host would not count it.
     let refused = app.feed(&csv).unwrap_err();
     assert!(refused.contains("a host serves this log"), "{refused}");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
-use spinfer_tests::{Launch, Manifest, Spinfer, root, run, run_in};
+use spinfer_tests::{Launch, Manifest, Spinfer, root, run, run_in, wait_until};
 
 const SECRET: &str = "secret";
 
@@ -125,12 +125,16 @@ impl LoggedModels {
         assert_eq!(response.status, 200, "{}", response.text());
     }
 
-    /// Predicts with iris. Returns the id.
+    /// Predicts with iris. Returns the id, once the record is in the file.
     fn predict(&self, features: &str) -> String {
         let body = format!(r#"{{"features": {features}}}"#);
         let response = self.spinfer.post("/v2/models/iris/predict", body);
         assert_eq!(response.status, 200, "{}", response.text());
-        response.header("spinfer-prediction-id").expect("it is logged").to_owned()
+        let id = response.header("spinfer-prediction-id").expect("it is logged").to_owned();
+        let state = self.state();
+        let show = ["log", "show", &id, "--state-dir", state.to_str().unwrap()];
+        wait_until("the record is written", || run(&show).0.success());
+        id
     }
 
     fn export(&self, environment: &[(&str, &str)], to: &str) -> Result<String, String> {

@@ -83,6 +83,7 @@ def read(filesystem, root, local):
     return result
 
 
+duckdb.execute("SET TimeZone = 'UTC'")
 if len(sys.argv) == 2:
     root = sys.argv[1]
     result = read(pyarrow.fs.LocalFileSystem(), root, root)
