@@ -174,11 +174,11 @@ mod tests {
         let key = HashKey::open(dir.path()).unwrap();
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let hash = Some((names(hash), key.clone()));
-        (applied(Redaction { drop: names(drop), hash, ..Redaction::default() }), key)
+        (applied(&Redaction { drop: names(drop), hash, ..Redaction::default() }), key)
     }
 
     /// Two rows of iris, with the client's own id.
-    fn applied(redaction: Redaction) -> Predictions {
+    fn applied(redaction: &Redaction) -> Predictions {
         let mut predictions = iris(2);
         predictions.attributes.push(("id".into(), "ada".into()));
         redaction.apply(&mut predictions);
@@ -240,7 +240,7 @@ mod tests {
     fn only_listed_fields_are_kept_and_those_with_another_rule() {
         let keep =
             Some(["sepal_width", "prediction", "probabilities", "id"].map(str::to_owned).into());
-        let predictions = applied(Redaction {
+        let predictions = applied(&Redaction {
             drop: vec!["probabilities[1]".into()],
             round: rounding(&[("petal_length", 1.0)]),
             keep,
@@ -256,7 +256,7 @@ mod tests {
         ];
         assert_eq!(names(&predictions), expected);
         assert_eq!(predictions.inputs[0].values, ColumnValues::Fp32([3.5, 1.0].repeat(2)));
-        let nothing = applied(Redaction { keep: Some(Vec::new()), ..Redaction::default() });
+        let nothing = applied(&Redaction { keep: Some(Vec::new()), ..Redaction::default() });
         assert_eq!(names(&nothing), [""; 0]);
     }
 
@@ -264,7 +264,7 @@ mod tests {
     fn numbers_are_rounded_and_what_is_no_number_is_dropped() {
         let steps = [("sepal_length", 0.5), ("probability", 0.1), ("label", 10.0)];
         let others = [("prediction", 1.0), ("operation", 1.0)];
-        let rounded = applied(Redaction {
+        let rounded = applied(&Redaction {
             round: rounding(&[&steps[..], &others].concat()),
             ..Redaction::default()
         });
@@ -285,7 +285,7 @@ mod tests {
             round: rounding(&[("probabilities", 0.5)]),
             keep: None,
         };
-        let predictions = applied(redaction);
+        let predictions = applied(&redaction);
         let of = |name: &str| predictions.outputs.iter().find(|some| some.names == [name]);
         assert!(of("probabilities[0]").is_none());
         assert!(matches!(of("probabilities[1]").unwrap().values, ColumnValues::Text(_)));

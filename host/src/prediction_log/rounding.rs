@@ -208,7 +208,7 @@ mod tests {
             let rounded = i128::from(step(size as f64).round_i64(value));
             prop_assert_eq!(rounded % i128::from(size), 0);
             let distance = (rounded - i128::from(value)).abs();
-            let at_the_end = value.unsigned_abs() > i64::MAX as u64 - size as u64;
+            let at_the_end = value.unsigned_abs() > i64::MAX.unsigned_abs() - size.unsigned_abs();
             prop_assert!(distance * 2 <= i128::from(size) || at_the_end);
         }
 

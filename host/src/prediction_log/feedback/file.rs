@@ -282,7 +282,7 @@ mod tests {
             assert!(problem.contains(part), "{problem}");
         }
         assert_eq!((problems.len(), lines.len()), (8, 9));
-        let long = " ".repeat(2 * MAX_LINE as usize);
+        let long = " ".repeat(2 * usize::try_from(MAX_LINE).unwrap());
         let json = format!(
             "7\n{{\"prediction_id\": 1\n{long}\n{{\"prediction_id\": \"{ID}\", \"value\": 1}}\n"
         );

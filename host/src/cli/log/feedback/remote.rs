@@ -65,7 +65,7 @@ impl FeedbackClient {
         let mut first = 0;
         while first < items.len() {
             let (count, body) = body(&items[first..]);
-            let sent = self.runtime.block_on(self.post(body));
+            let sent = self.runtime.block_on(self.post(&body));
             let sent = sent.with_context(|| self.url.origin().ascii_serialization())?;
             let Receipt { accepted, unknown, replaced, unchanged, rejected } = sent;
             total.accepted += accepted;
@@ -79,10 +79,10 @@ impl FeedbackClient {
         Ok(total)
     }
 
-    async fn post(&self, body: String) -> Result<Receipt> {
+    async fn post(&self, body: &str) -> Result<Receipt> {
         let end = Instant::now() + PATIENCE;
         loop {
-            let request = self.http.post(self.url.clone()).body(body.clone());
+            let request = self.http.post(self.url.clone()).body(body.to_owned());
             let response = request.send().await.map_err(reqwest::Error::without_url)?;
             let status = response.status();
             // Without the header, a host that has no log.

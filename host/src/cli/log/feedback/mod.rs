@@ -61,7 +61,7 @@ pub(super) fn run(options: &FeedbackOptions, out: &mut impl Write) -> Result<()>
     let mut upload = Upload {
         target: match url {
             Some(url) => FeedbackTarget::Host(FeedbackClient::new(url)?),
-            None => FeedbackTarget::File(open(location)?),
+            None => FeedbackTarget::File(Box::new(open(location)?)),
         },
         name: name.clone(),
         batch: Vec::new(),
@@ -104,7 +104,7 @@ fn open(location: &LogLocation) -> Result<FeedbackImport> {
 }
 
 enum FeedbackTarget {
-    File(FeedbackImport),
+    File(Box<FeedbackImport>),
     Host(FeedbackClient),
 }
 
