@@ -162,10 +162,7 @@ fn change_of_an_earlier_experiment_of_the_same_name_is_ignored() {
     let restarted = before.replace("component = \"two\"\n", "component = \"two\"\nmodel = \"y\"\n");
     let spinfer = node(&restarted);
     assert!(treated(&spinfer.client(), "x", USERS).is_empty());
-    spinfer.wait_for_log("of an earlier experiment `x` with other variants, and is ignored");
-    let output = command(&spinfer, &["show", "x"]);
-    assert!(output.contains("showing the allocations of /experiments.toml"), "{output}");
-    let output = command(&spinfer, &["ramp", "x", "treatment=1"]);
-    assert!(!output.contains("earlier experiment"), "{output}");
+    spinfer.wait_for_log("the stored change was of an earlier experiment of this name");
+    command(&spinfer, &["ramp", "x", "treatment=1"]);
     wait_until("its own change applies", || treated(&spinfer.client(), "x", USERS).len() == USERS);
 }

@@ -30,16 +30,32 @@ fn iris(keys: &str, more: &str) -> ExperimentApp {
     application
 }
 
-/// The records in the log of a host with this state.
-fn records(state: &str) -> Vec<Value> {
+/// The records in the log of a host with this state, by their ids.
+fn records(state: &str) -> BTreeMap<String, Value> {
     let (status, text) = run(&["log", "tail", "-n", "1000", "--state-dir", state]);
-    assert!(status.success(), "{text}");
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    if !status.success() {
+        assert!(text.contains("no prediction was logged yet"), "{text}");
+        return BTreeMap::new();
+    }
+    let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    records.map(|record| (record["id"].as_str().unwrap().to_owned(), record)).collect()
 }
 
-fn predict(spinfer: &Spinfer, headers: &[(&str, &str)]) {
+/// The records of predictions with these ids, once they are written.
+fn records_of<const N: usize>(state: &str, ids: [&String; N]) -> [Value; N] {
+    let mut all = BTreeMap::new();
+    wait_until("they are written", || {
+        all = records(state);
+        ids.iter().all(|id| all.contains_key(*id))
+    });
+    ids.map(|id| all[id].clone())
+}
+
+/// The id of a prediction.
+fn predict(spinfer: &Spinfer, headers: &[(&str, &str)]) -> String {
     let response = spinfer.send("POST", PREDICT, headers, SETOSA);
     assert_eq!(response.status, 200, "{response:?}");
+    response.header("spinfer-prediction-id").expect("it is logged").to_owned()
 }
 
 #[test]
@@ -48,22 +64,25 @@ fn records_have_the_hashed_unit_and_the_propensity_of_their_variant() {
     let folder = state.path().to_str().unwrap();
     let spinfer = iris("", "").up_in(folder);
     let users: Vec<_> = (0..40).map(|user| format!("user-{user}@example.com")).collect();
-    users.iter().for_each(|user| predict(&spinfer, &[("x-user-id", user)]));
+    let ids: Vec<_> = users.iter().map(|user| predict(&spinfer, &[("x-user-id", user)])).collect();
     command(&spinfer, &["ramp", "iris", "treatment=1"]);
     let client = spinfer.client();
     wait_until("the ramp takes effect", || {
-        let headers = [("x-user-id", users[0].as_str())];
-        let response = client.send("POST", PREDICT, &headers, SETOSA);
-        response.header("spinfer-variant") == Some("treatment")
+        let treated = |user: &String| {
+            let response = client.send("POST", PREDICT, &[("x-user-id", user)], SETOSA);
+            response.header("spinfer-variant") == Some("treatment")
+        };
+        users.iter().all(treated)
     });
-    predict(&spinfer, &[("x-user-id", &users[1])]);
-    predict(&spinfer, &[("x-user-id", &users[1]), ("x-variant", "control")]);
-    predict(&spinfer, &[]);
-    wait_until("they are written", || records(folder).len() >= users.len() + 4);
+    let ramped = predict(&spinfer, &[("x-user-id", &users[1])]);
+    let forced = predict(&spinfer, &[("x-user-id", &users[1]), ("x-variant", "control")]);
+    let without = predict(&spinfer, &[]);
+    let [ramped, forced, without] = records_of(folder, [&ramped, &forced, &without]);
     let all = records(folder);
+    let drawn: Vec<_> = ids.iter().map(|id| &all[id]).collect();
     let mut shares = BTreeMap::new();
     let mut units = BTreeSet::new();
-    for record in &all[..users.len()] {
+    for record in &drawn {
         let unit = record["unit"].as_str().unwrap();
         assert!(unit.len() == 16 && unit.bytes().all(|digit| digit.is_ascii_hexdigit()), "{unit}");
         units.insert(unit);
@@ -72,18 +91,15 @@ fn records_have_the_hashed_unit_and_the_propensity_of_their_variant() {
     }
     assert_eq!(units.len(), users.len(), "each user has its own");
     assert_eq!(shares, BTreeMap::from([("control", json!(0.75)), ("treatment", json!(0.25))]));
-    let [.., ramped, forced, without] = all.as_slice() else { panic!("{all:?}") };
-    let same = &all[1]["unit"];
-    assert_eq!((&ramped["unit"], &ramped["propensity"]), (same, &json!(1.0)));
+    let unit = &drawn[1]["unit"];
+    assert_eq!((&ramped["unit"], &ramped["propensity"]), (unit, &json!(1.0)));
     assert_eq!((&ramped["variant"], &forced["variant"]), (&json!("treatment"), &json!("control")));
-    assert_eq!((&forced["unit"], &forced["propensity"]), (same, &Value::Null));
+    assert_eq!((&forced["unit"], &forced["propensity"]), (unit, &Value::Null));
     assert_eq!((&without["unit"], &without["propensity"]), (&Value::Null, &Value::Null));
     let (_, csv) = run(&["log", "export", "--format", "csv", "--state-dir", folder]);
     assert!(csv.contains("experiment,variant,unit,propensity,failed_over,cache"), "{csv}");
-    let line = format!(
-        ",control,{},0.75,,",
-        all.iter().find(|r| r["variant"] == "control").unwrap()["unit"].as_str().unwrap()
-    );
+    let control = drawn.iter().find(|record| record["variant"] == "control").unwrap();
+    let line = format!(",control,{},0.75,,", control["unit"].as_str().unwrap());
     assert!(csv.contains(&line), "{csv}");
     assert!(!csv.contains("@example.com"), "no unit is logged in plain text");
 }
@@ -93,9 +109,8 @@ fn request_outside_of_the_experiment_is_recorded_without_one() {
     let state = tempfile::tempdir().unwrap();
     let folder = state.path().to_str().unwrap();
     let spinfer = iris("target = { header = \"x-country\", values = [\"NL\"] }", "").up_in(folder);
-    predict(&spinfer, &[("x-user-id", "ann")]);
-    wait_until("it is written", || records(folder).len() == 1);
-    let record = &records(folder)[0];
+    let id = predict(&spinfer, &[("x-user-id", "ann")]);
+    let [record] = records_of(folder, [&id]);
     for key in ["experiment", "variant", "unit", "propensity", "failed_over"] {
         assert_eq!(record[key], Value::Null, "{key}");
     }
@@ -115,10 +130,12 @@ fn failed_over_prediction_is_recorded_for_control_with_the_variant_that_failed()
     application = application.replace("component = \"iris-2\"", "component = \"probe\"");
     let spinfer = application.with("probe", "").up_in(folder);
     let users: Vec<_> = (0..40).map(|user| format!("user-{user}")).collect();
-    users.iter().for_each(|user| predict(&spinfer, &[("x-user-id", user)]));
+    for user in &users {
+        predict(&spinfer, &[("x-user-id", user)]);
+    }
     wait_until("they are written", || records(folder).len() == users.len());
     let (mut drawn, mut failed) = (0, 0);
-    for record in records(folder) {
+    for record in records(folder).values() {
         assert_eq!(
             (&record["variant"], &record["component"]),
             (&json!("control"), &json!("iris-1"))
