@@ -81,6 +81,12 @@ fn wait_until_written(spinfer: &Spinfer, count: usize) {
     });
 }
 
+/// Waits until the log has written `records`, and the sink `name` has received all of them.
+fn wait_until_delivered(spinfer: &Spinfer, name: &str, records: usize) {
+    wait_until_written(spinfer, records);
+    wait_for(spinfer, name, "pending", 0);
+}
+
 fn degraded(spinfer: &Spinfer) -> Vec<String> {
     let ready = spinfer.get("/v2/health/ready");
     assert_eq!(ready.status, 200, "a sink does not make the host unready");
@@ -166,7 +172,7 @@ fn collector_that_fails_receives_everything_in_order_and_nothing_twice() {
         assert!(problems[0].starts_with("sink `events`: "), "{problems:?}");
         assert!(metric(&spinfer, "spinfer_prediction_log_sink_degraded{sink=\"events\"}") > 0.5);
         collector.behave(Behaviour::Accept);
-        wait_for(&spinfer, "events", "pending", 0);
+        wait_until_delivered(&spinfer, "events", ids.len());
         assert_eq!(collector.ids(), ids, "after {behaviour:?}");
         wait_until("it is not reported any more", || degraded(&spinfer).is_empty());
     }
@@ -189,7 +195,7 @@ fn event_without_a_response_is_sent_again_with_its_id() {
     let ids = predict(&spinfer, 2);
     wait_until("the first event is sent", || !collector.events().is_empty());
     collector.behave(Behaviour::Accept);
-    wait_for(&spinfer, "events", "pending", 0);
+    wait_until_delivered(&spinfer, "events", 2);
     let mut received = collector.ids();
     assert!(received.len() > 2, "{received:?}");
     received.dedup();
@@ -204,7 +210,7 @@ fn event_that_the_collector_refuses_is_skipped_and_counted() {
     let refused = spinfer.post(PREDICT, r#"{"features": [7.75, 3.5, 1.4, 0.2]}"#);
     assert_eq!(refused.status, 200);
     ids.extend(predict(&spinfer, 3));
-    wait_for(&spinfer, "events", "pending", 0);
+    wait_until_delivered(&spinfer, "events", 7);
     assert_eq!(collector.ids(), ids);
     assert_eq!(sink(&spinfer, "events", "refused"), 1);
     spinfer.wait_for_log("the sink refuses these predictions");
@@ -237,7 +243,7 @@ fn hanging_sink_affects_neither_requests_nor_the_log_nor_other_sinks() {
     assert!(start.elapsed() < Duration::from_secs(50));
     collector.behave(Behaviour::Accept);
     let spinfer = app.up();
-    wait_for(&spinfer, "events", "pending", 0);
+    wait_for(&spinfer, "events", "delivered", 201);
     assert_eq!(collector.ids(), ids);
 }
 
@@ -262,8 +268,7 @@ fn killed_host_delivers_the_rest_after_its_restart() {
     std::fs::write(&path, torn).unwrap();
     let spinfer = app.up();
     ids.extend(predict(&spinfer, 5));
-    wait_until_written(&spinfer, 5);
-    wait_for(&spinfer, "events", "pending", 0);
+    wait_until_delivered(&spinfer, "events", 5);
     wait_for(&spinfer, "file", "pending", 0);
     let received = collector.ids();
     let unique: BTreeSet<_> = received.iter().collect();
@@ -311,7 +316,7 @@ fn records_deleted_before_a_sink_received_them_are_counted_as_lost() {
     spinfer.wait_for_log("before the sink received them");
     collector.behave(Behaviour::Accept);
     let ids = predict(&spinfer, 2);
-    wait_for(&spinfer, "events", "pending", 0);
+    wait_until_delivered(&spinfer, "events", 2);
     assert_eq!(collector.ids(), ids);
 }
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 use spinfer_tests::{Redis, RedisCluster, binary, run, wait_until};
 
-use super::{App, degraded, predict, sink, wait_for, wait_until_written};
+use super::{App, degraded, predict, sink, wait_for, wait_until_delivered, wait_until_written};
 
 const STREAM: &str = "spinfer:predictions";
 
@@ -49,7 +49,7 @@ fn stream_that_is_down_or_hangs_receives_everything_once_and_in_order() {
     wait_until("it is reported", || !degraded(&spinfer).is_empty());
     assert!(!degraded(&spinfer)[0].contains(&redis.port().to_string()), "no address");
     redis.restart();
-    wait_for(&spinfer, "stream", "pending", 0);
+    wait_until_delivered(&spinfer, "stream", 50);
     assert_eq!(ids(&redis), sent);
     // The script is sent, and executed when the process goes on: its reply is lost.
     redis.pause();
@@ -59,7 +59,7 @@ fn stream_that_is_down_or_hangs_receives_everything_once_and_in_order() {
         sink(&spinfer, "stream", "retries").as_u64().unwrap() > retries
     });
     redis.resume();
-    wait_for(&spinfer, "stream", "pending", 0);
+    wait_until_delivered(&spinfer, "stream", 100);
     assert_eq!(ids(&redis), sent, "none twice");
     let idle = sink(&spinfer, "stream", "lag_seconds");
     assert_eq!((idle, sink(&spinfer, "stream", "delivered")), (json!(0.0), json!(100)));
@@ -78,7 +78,8 @@ fn host_that_is_killed_adds_nothing_twice() {
         drop(spinfer);
     }
     let spinfer = app.up();
-    wait_for(&spinfer, "stream", "pending", 0);
+    sent.extend(predict(&spinfer, 1));
+    wait_until_delivered(&spinfer, "stream", 1);
     wait_until("all are there", || ids(&redis).len() >= sent.len());
     assert_eq!(ids(&redis), sent);
 }
@@ -93,9 +94,8 @@ fn log_of_two_hosts_is_read_from_one_redis() {
     sent.extend(predict(&second, 4));
     let item = json!({ "prediction_id": sent[0], "label": "setosa" });
     assert_eq!(first.post("/v2/feedback", item.to_string()).json()["accepted"], 1);
-    for spinfer in [&first, &second] {
-        wait_for(spinfer, "stream", "pending", 0);
-    }
+    wait_until_delivered(&first, "stream", 3);
+    wait_until_delivered(&second, "stream", 4);
     wait_until("all are there", || ids(&redis).len() == 8);
 
     let stats: Value = serde_json::from_str(&log(&["stats", "--json", "--redis", &url])).unwrap();
@@ -186,7 +186,7 @@ fn followed_stream_prints_records_and_feedback() {
     let app = app(&redis);
     let spinfer = app.up();
     let first = predict(&spinfer, 2);
-    wait_for(&spinfer, "stream", "pending", 0);
+    wait_until_delivered(&spinfer, "stream", 2);
     let mut tail = Tail::start(&redis.url(), &["-n", "1"]);
     assert_eq!(tail.next(1)[0]["id"], first[1]);
     let new = predict(&spinfer, 1);
@@ -203,7 +203,7 @@ fn consumer_group_shares_entries_and_takes_those_of_a_dead_reader() {
     let app = app(&redis);
     let spinfer = app.up();
     let sent = predict(&spinfer, 6);
-    wait_for(&spinfer, "stream", "pending", 0);
+    wait_until_delivered(&spinfer, "stream", 6);
     wait_until("all are there", || ids(&redis).len() == 6);
     // A reader that takes two entries, and dies. Redis is told that a minute has passed since.
     let _: String = redis.query(&["XGROUP", "CREATE", STREAM, "loaders", "0"]);
@@ -250,8 +250,7 @@ fn cluster_has_the_stream_and_its_marks_on_one_node() {
     std::fs::write(&config, &app.sinks).unwrap();
     let spinfer = app.up();
     let sent = predict(&spinfer, 10);
-    wait_for(&spinfer, "stream", "pending", 0);
-    wait_for(&spinfer, "stream", "delivered", 10);
+    wait_until_delivered(&spinfer, "stream", 10);
     let config = config.to_str().unwrap();
     let arguments = ["export", "-o", "-", "--redis", "stream", "--runtime-config-file", config];
     let exported = json_lines(&log(&arguments));
