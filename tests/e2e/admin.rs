@@ -90,7 +90,11 @@ fn nodes_sharing_a_redis_report_it_and_purge_together() {
         let both = Manifest::default().with("/...", "probe", "probe", "");
         let both = both.with_iris("iris", 1, "/v2/models/...", "");
         // Longer than a busy machine takes.
-        let config = format!("[cache]\nredis = '{}'\ntimeout = '1s'\n", redis.url());
+        let url = redis.url();
+        let config = format!(
+            "[cache]\nredis = '{url}'\ntimeout = '1s'\n\
+             [[prediction_log.sinks]]\ntype = 'redis'\nurl = '{url}'\n"
+        );
         let node = Launch::new(&both).admin().runtime_config(&config).up();
         let is = |name: &str| metric(&node, &format!("spinfer_cache_redis_{name}")) == 1.0;
         wait_until("it is connected", || is("connected") && is("invalidation_connected"));

@@ -58,6 +58,16 @@ const REDIS: [&str; 4] = [
 
 /// Exposed only for predictions with feedback (feedback.rs).
 const FEEDBACK: [&str; 2] = ["spinfer_prediction_quality", "spinfer_prediction_quality_samples"];
+/// Exposed only with sinks of the prediction log.
+const SINKS: [&str; 7] = [
+    "spinfer_prediction_log_sink_delivered_total",
+    "spinfer_prediction_log_sink_pending",
+    "spinfer_prediction_log_sink_retries_total",
+    "spinfer_prediction_log_sink_refused_total",
+    "spinfer_prediction_log_sink_lost_total",
+    "spinfer_prediction_log_sink_degraded",
+    "spinfer_prediction_log_sink_lag_seconds",
+];
 /// Exposed only with experiments; the last one only for shadows.
 pub(crate) const EXPERIMENTS: [&str; 2] =
     ["spinfer_experiment_assignments_total", "spinfer_experiment_shadow_requests_total"];
@@ -114,7 +124,7 @@ fn exposed_metrics_match_the_table() {
     }
     assert_eq!(spinfer.get("/nowhere").status, 404);
     // It has no batched model, and its experiment has no shadow.
-    check_against_table(&spinfer, &[&[BATCH, DRIFT[0]], &REDIS[..], &EXPERIMENTS[1..]].concat());
+    check_against_table(&spinfer, &[&[BATCH, DRIFT[0]], &REDIS[..], &SINKS, &EXPERIMENTS[1..]].concat());
     let iris = r#"component="iris-classifier-1",route="/v2/models/iris-classifier/...""#;
     for (name, expected) in [
         ("spinfer_ready", 1.0),
@@ -289,7 +299,7 @@ fn inferences_are_counted_by_placement() {
         if placement == "batch" {
             let rows = metric(&spinfer, &format!("spinfer_inference_batch_rows_sum{{{model}}}"));
             assert_eq!(rows, 3.0);
-            check_against_table(&spinfer, &[&DRIFT[..], &REDIS, &EXPERIMENTS].concat());
+            check_against_table(&spinfer, &[&DRIFT[..], &REDIS, &SINKS, &EXPERIMENTS].concat());
         }
     }
 }
