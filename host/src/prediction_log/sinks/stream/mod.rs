@@ -72,7 +72,7 @@ impl StreamReader {
 
     fn query<T: redis::FromRedisValue>(&mut self, command: &Cmd) -> Result<T> {
         let Self { runtime, dialer, connection, .. } = self;
-        let reply = runtime.block_on(timeout(TIMEOUT, async {
+        let sending = async {
             let mut open = match connection.take() {
                 Some(open) => open,
                 None => dialer.commands(TIMEOUT).await.context("cannot connect to Redis")?,
@@ -80,7 +80,9 @@ impl StreamReader {
             let reply = open.send(command).await?;
             *connection = Some(open);
             anyhow::Ok(reply)
-        }));
+        };
+        // The timer is created within the runtime.
+        let reply = runtime.block_on(async { timeout(TIMEOUT, sending).await });
         let reply = reply.with_context(|| format!("no reply from Redis within {TIMEOUT:?}"))??;
         Ok(redis::from_redis_value(reply)?)
     }
