@@ -34,14 +34,18 @@ def shortest(value):
 
 def summarize_numbers(values):
     """Counts between deciles, and moments."""
-    values = np.array([shortest(value) for value in values])
+    values = np.sort([shortest(value) for value in values])
     edges = []
     for decile in np.unique(np.quantile(values, np.arange(1, 10) / 10, method="lower")):
         greater = values[values > decile]
         if len(greater):
             # Halfway to the next value, so that rounding moves no value across an edge.
             edges.append(shortest((decile + greater.min()) / 2))
+    if values[0] == values[-1]:
+        # Any other value than the constant is in another bin.
+        edges = [values[0], shortest(np.nextafter(np.float32(values[0]), np.float32(np.inf)))]
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+    bins = np.split(values, counts.cumsum()[:-1])
     return {
         "kind": "number",
         "edges": edges,
@@ -52,7 +56,18 @@ def summarize_numbers(values):
         "std": shortest(values.std()),
         "min": values.min(),
         "max": values.max(),
+        "means": [bin_mean(of_bin) for of_bin in bins],
+        "deviations": [bin_deviation(of_bin) for of_bin in bins],
     }
+
+
+def bin_mean(values):
+    return shortest(values.mean()) if len(values) else 0.0
+
+
+def bin_deviation(values):
+    """The standard deviation, to which rounding adds nothing if all values are equal."""
+    return shortest(values.std()) if len(np.unique(values)) > 1 else 0.0
 
 
 def summarize_categories(values, categories):

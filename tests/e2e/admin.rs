@@ -122,7 +122,7 @@ fn nodes_sharing_a_redis_report_it_and_purge_together() {
     assert_eq!((&shared["stored"], &shared["failed"]), (&1.into(), &0.into()), "{shared}");
     let hits = r#"spinfer_cache_redis_lookups_total{result="hit"}"#;
     assert_eq!(metric(&b, hits), 1.0);
-    check_against_table(&b, &[&[BATCH, DRIFT[0]], &EXPERIMENTS[..]].concat());
+    check_against_table(&b, &[&[BATCH, DRIFT[0], DRIFT[1]], &EXPERIMENTS[..]].concat());
 
     let address = b.admin_address().to_string();
     let (status, text) = run(&["cache", "stats", "--admin", &address]);

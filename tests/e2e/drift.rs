@@ -73,7 +73,7 @@ fn shifted_feature_is_reported_as_drift() {
     let address = spinfer.admin_address().to_string();
     let (status, text) = run(&["drift", "--admin", &address, "--model", "iris-classifier"]);
     assert!(status.success() && text.starts_with("iris-classifier version 1: drift\n"), "{text}");
-    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     let line = text.lines().find(|line| line.contains("sepal_width")).unwrap();
     assert!(line.ends_with("drift") && line.contains("<.001"), "{text}");
     let (status, text) = run(&["drift", "--admin", &address, "--json"]);
@@ -135,4 +135,145 @@ fn mismatched_baseline_is_refused_at_startup() {
         let output = Launch::new(&manifest).admin().refused();
         assert!(output.contains("component.iris.files") && output.contains(part), "{output}");
     }
+}
+
+/// An iris classifier with these drift settings, whose state is in `state`.
+fn iris(settings: &str, state: &std::path::Path) -> Spinfer {
+    let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", settings);
+    Launch::new(&manifest).state_dir(state).admin().up()
+}
+
+/// The version, once it has `count` records.
+fn with_records(spinfer: &Spinfer, count: u64) -> Value {
+    let version = || drift(spinfer, "")["versions"][0].clone();
+    wait_until(&format!("{count} records"), || version()["window"]["records"] == count);
+    version()
+}
+
+#[test]
+fn window_and_alarm_survive_a_restart_and_a_crash() {
+    let state = tempfile::tempdir().unwrap();
+    let settings = "tool.spinfer.drift.window = { half_life = \"12h\" }\n";
+    let shifted: Vec<_> = training().iter().map(|[a, b, c, d]| [*a, b + 1.0, *c, *d]).collect();
+    let mut spinfer = iris(settings, state.path());
+    predict(&spinfer, &shifted);
+    let before = with_records(&spinfer, 240);
+    assert_eq!(before["window"]["half_life_seconds"], 43_200.0, "{before}");
+    let effective = before["window"]["effective_records"].as_f64().unwrap();
+    assert!((239.0..=240.0).contains(&effective), "one sub-window: {effective}");
+    assert_eq!(fields(&before, "features", "drift"), ["sepal_width"], "{before}");
+    spinfer.terminate();
+    assert!(spinfer.wait().success());
+
+    let mut again = iris(settings, state.path());
+    let after = with_records(&again, 240);
+    assert_eq!(after["features"][1]["since"], before["features"][1]["since"]);
+    assert_eq!(after["features"][1]["psi"], before["features"][1]["psi"]);
+    predict(&again, &training());
+    with_records(&again, 480);
+    let written = "spinfer_prediction_log_records_total{result=\"written\"}";
+    wait_until("the records are stored", || metric(&again, written) == 240.0);
+    // A crash: what was not saved is counted again from the log.
+    let id = again.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-9", &id]).status().unwrap().success());
+    assert!(!again.wait().success());
+    with_records(&iris(settings, state.path()), 480);
+}
+
+#[test]
+fn report_of_two_hosts_equals_that_of_one_with_all_records() {
+    let states = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [a, b, all] = states.each_ref().map(|state| iris("", state.path()));
+    let rows = training();
+    let (first, second) = rows.split_at(70);
+    for (host, rows) in [(&a, first), (&b, second), (&all, first), (&all, second)] {
+        predict(host, rows);
+    }
+    with_records(&a, 140);
+    with_records(&b, 100);
+    let expected = with_records(&all, 240);
+    let merged = |arguments: &[&str]| {
+        let hosts = format!("{},{}", a.admin_address(), b.admin_address());
+        run(&[&["drift", "--admin", &hosts], arguments].concat())
+    };
+    let (status, text) = merged(&["--json"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let version = &report["versions"][0];
+    assert!(status.success() && version["window"]["records"] == 240, "{text}");
+    for kind in ["features", "outputs"] {
+        let pairs =
+            version[kind].as_array().unwrap().iter().zip(expected[kind].as_array().unwrap());
+        for (merged, expected) in pairs {
+            for key in ["name", "status", "n", "psi", "ks", "js", "chi_squared", "current"] {
+                assert_eq!(merged[key], expected[key], "{merged} {expected}");
+            }
+        }
+    }
+    let (_, text) = merged(&["--model", "iris-classifier"]);
+    assert!(text.contains("240 records, ") && text.contains("sepal_width"), "{text}");
+    for (body, status, part) in [
+        ("[]", 200, ""),
+        ("{}", 400, "the body: invalid type: map"),
+        (r#"[{"format":9,"windows":[]}]"#, 400, "format 9 is of another version"),
+    ] {
+        let response = a.admin().send("POST", "/drift", &[], body.as_bytes());
+        assert_eq!(response.status, status, "{}", response.text());
+        assert!(response.text().contains(part), "{}", response.text());
+    }
+    let windows = a.admin().send("GET", "/drift/windows", &[], b"").text();
+    let other = windows.replacen("\"baseline\":\"", "\"baseline\":\"0", 1);
+    let response = b.admin().send("POST", "/drift", &[], format!("[{other}]").as_bytes());
+    assert_eq!(response.status, 409, "{}", response.text());
+    assert!(response.error().contains("another baseline.json on another host"));
+}
+
+#[test]
+fn accuracy_is_expected_and_shown_beside_that_of_labels() {
+    let dir = super::metrics::iris_with("");
+    let source = dir.path().display();
+    let files = format!(
+        "files = [{{ source = \"{source}\", destination = \"/models/iris-classifier\" }}]\n"
+    );
+    let manifest = Manifest::default().with("/v2/models/...", "iris", "iris_classifier", &files);
+    let folder = tempfile::tempdir().unwrap();
+    let (toml, csv) = (folder.path().join("spin.toml"), folder.path().join("labelled.csv"));
+    std::fs::write(&toml, manifest.text()).unwrap();
+    // Sorted by petal width: nearly all labels are right.
+    let label = |width: f64| match width {
+        width if width < 0.8 => "setosa",
+        width if width < 1.7 => "versicolor",
+        _ => "virginica",
+    };
+    let rows = TRAINING.lines().skip(1).zip(training());
+    let rows: String = rows.map(|(line, row)| format!("{line},{}\n", label(row[3]))).collect();
+    let header = TRAINING.lines().next().unwrap();
+    std::fs::write(&csv, format!("{header},species\n{rows}")).unwrap();
+    let arguments = ["baseline", csv.to_str().unwrap(), "--model", "iris-classifier"];
+    let from = ["--label", "species", "--from", toml.to_str().unwrap()];
+    let (status, text) = run(&[arguments, from].concat());
+    assert!(status.success() && text.contains("Calibrated on 120 rows with labels"), "{text}");
+
+    let spinfer = Launch::new(&manifest).admin().up();
+    predict(&spinfer, &training());
+    let version = with_records(&spinfer, 240);
+    let performance = &version["performance"];
+    assert_eq!((&performance["n"], &performance["labelled"]), (&json!(240), &json!(0)));
+    let expected = performance["expected_accuracy"].as_f64().unwrap();
+    let baseline = performance["baseline_accuracy"].as_f64().unwrap();
+    assert!((expected - baseline).abs() < 0.02 && expected > 0.9, "{performance}");
+    let gauge = "spinfer_drift_expected_accuracy{model=\"iris-classifier\",version=\"2\"}";
+    assert!((metric(&spinfer, gauge) - expected).abs() < 1e-9);
+
+    let body = json!({ "instances": [[5.1, 3.5, 1.4, 0.2]] }).to_string();
+    let response = spinfer.post("/v2/models/iris-classifier/predict", &body);
+    let id = response.header("spinfer-prediction-id").unwrap();
+    let feedback = json!({ "id": id, "label": "versicolor" }).to_string();
+    assert_eq!(spinfer.post("/v2/feedback", &feedback).status, 200);
+    let version = with_records(&spinfer, 241);
+    assert_eq!(version["performance"]["labelled"], 1, "{version}");
+    assert_eq!(version["performance"]["accuracy"], 0.0);
+    let address = spinfer.admin_address().to_string();
+    let (_, text) = run(&["drift", "--admin", &address]);
+    let line = text.lines().find(|line| line.starts_with("accuracy: ")).unwrap();
+    assert!(line.contains("expected of 241 predictions; 0.000 on 1 labels; "), "{text}");
 }

@@ -46,9 +46,15 @@ fn mounted(dir: &tempfile::TempDir) -> String {
 
 /// Exposed only for batched models.
 pub(crate) const BATCH: &str = "spinfer_inference_batch_rows";
-/// Exposed only for models with a baseline; the first only with enough data.
-pub(crate) const DRIFT: [&str; 3] =
-    ["spinfer_drift_score", "spinfer_drift_window_records", "spinfer_drift_alert"];
+/// Exposed only for models with a baseline; the first only with enough data, the second only with a
+/// calibration.
+pub(crate) const DRIFT: [&str; 5] = [
+    "spinfer_drift_score",
+    "spinfer_drift_expected_accuracy",
+    "spinfer_drift_unseen_ratio",
+    "spinfer_drift_window_records",
+    "spinfer_drift_alert",
+];
 const REDIS: [&str; 4] = [
     "spinfer_cache_redis_connected",
     "spinfer_cache_redis_invalidation_connected",
@@ -124,7 +130,10 @@ fn exposed_metrics_match_the_table() {
     }
     assert_eq!(spinfer.get("/nowhere").status, 404);
     // It has no batched model, and its experiment has no shadow.
-    check_against_table(&spinfer, &[&[BATCH, DRIFT[0]], &REDIS[..], &SINKS, &EXPERIMENTS[1..]].concat());
+    check_against_table(
+        &spinfer,
+        &[&[BATCH, DRIFT[0], DRIFT[1]], &REDIS[..], &SINKS, &EXPERIMENTS[1..]].concat(),
+    );
     let iris = r#"component="iris-classifier-1",route="/v2/models/iris-classifier/...""#;
     for (name, expected) in [
         ("spinfer_ready", 1.0),

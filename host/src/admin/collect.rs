@@ -12,7 +12,7 @@ use spinfer_statistics::confidence_sequence::Interval;
 
 use crate::cache::counts::{Level, LookupResult, Outcome};
 use crate::cache::redis::RedisCache;
-use crate::drift::report::FieldReport;
+use crate::drift::report::{FieldReport, UnseenReport, VersionReport};
 use crate::experiment::Arm;
 use crate::experiment::agreement::AgreementCounts;
 use crate::experiment::assessment::VerdictState;
@@ -199,30 +199,55 @@ fn redis(shared: Option<&RedisCache>, text: &mut Exposition) {
 }
 
 /// Maximum number of fields of a model version whose scores are exposed, features before outputs.
-/// Each has three time series.
+/// Each has up to six time series.
 const MAX_DRIFT_FIELDS: usize = 100;
+
+/// The first fields of a version with their labels.
+fn labelled(version: &VersionReport) -> impl Iterator<Item = (String, &FieldReport)> {
+    let features: HashSet<&str> =
+        version.features.iter().map(|field| field.name.as_str()).collect();
+    let outputs = version.outputs.iter().map(move |field| {
+        // An output may have the name of a feature.
+        let ambiguous = features.contains(field.name.as_str());
+        let label = if ambiguous { format!("outputs.{}", field.name) } else { field.name.clone() };
+        (label, field)
+    });
+    let features = version.features.iter().map(|field| (field.name.clone(), field));
+    features.chain(outputs).take(MAX_DRIFT_FIELDS)
+}
 
 fn drift(host: &Host, text: &mut Exposition) {
     let report = host.drift().report(SystemTime::now(), None);
     let mut scores = text.family(&table::DRIFT_SCORE);
     for version in &report.versions {
-        let features: HashSet<&str> =
-            version.features.iter().map(|field| field.name.as_str()).collect();
-        let labelled = version.outputs.iter().map(|field| {
-            // An output may have the name of a feature.
-            let ambiguous = features.contains(field.name.as_str());
-            let label =
-                if ambiguous { format!("outputs.{}", field.name) } else { field.name.clone() };
-            (label, field)
-        });
-        let fields = version.features.iter().map(|field| (field.name.clone(), field));
-        for (label, field) in fields.chain(labelled).take(MAX_DRIFT_FIELDS) {
-            let FieldReport { psi, ks, js, .. } = field;
-            for (statistic, score) in [("psi", psi), ("ks", ks), ("js", js)] {
+        for (label, field) in labelled(version) {
+            let FieldReport { psi, ks, js, chi_squared, wasserstein, .. } = field;
+            for (statistic, score) in [
+                ("psi", *psi),
+                ("ks", *ks),
+                ("js", *js),
+                ("chi_squared", chi_squared.map(|test| test.statistic)),
+                ("wasserstein", wasserstein.map(|found| found.distance)),
+            ] {
                 if let Some(score) = score {
                     scores.value(&[&version.model, &version.version, &label, statistic], score);
                 }
             }
+        }
+    }
+    let mut unseen = text.family(&table::DRIFT_UNSEEN);
+    for version in &report.versions {
+        for (label, field) in labelled(version) {
+            if let Some(UnseenReport { share, .. }) = &field.unseen {
+                unseen.value(&[&version.model, &version.version, &label], share);
+            }
+        }
+    }
+    let mut accuracies = text.family(&table::DRIFT_ACCURACY);
+    for version in &report.versions {
+        let accuracy = version.performance.as_ref().and_then(|p| p.expected_accuracy);
+        if let Some(accuracy) = accuracy {
+            accuracies.value(&[&version.model, &version.version], accuracy);
         }
     }
     let mut windows = text.family(&table::DRIFT_WINDOW);

@@ -2,7 +2,6 @@
 
 use std::mem::discriminant;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::header::ACCEPT;
 use http::request::Parts;
@@ -24,27 +23,21 @@ use crate::host::Host;
 use crate::http::body::Body;
 use crate::metrics::exposition::ExpositionFormat;
 use crate::prediction_log::stats::LogStats;
-use crate::process::text::shortened;
 
 pub const METRICS: &str = "/metrics";
 pub const STATS: &str = "/cache/stats";
 pub const CACHE: &str = "/cache";
-pub const DRIFT: &str = "/drift";
 pub const LOG_STATS: &str = "/log/stats";
 
 /// Path and allowed methods of each endpoint.
-const ENDPOINTS: [(&str, &str); 5] = [
-    (METRICS, "GET, HEAD"),
-    (STATS, "GET, HEAD"),
-    (CACHE, "DELETE"),
-    (DRIFT, "GET, HEAD"),
-    (LOG_STATS, "GET, HEAD"),
-];
+const ENDPOINTS: [(&str, &str); 4] =
+    [(METRICS, "GET, HEAD"), (STATS, "GET, HEAD"), (CACHE, "DELETE"), (LOG_STATS, "GET, HEAD")];
 
 pub(super) async fn respond(host: Arc<Host>, head: Parts) -> Result<Response<Body>, Refusal> {
     let requested = head.uri.path();
     let Some((path, allow)) = ENDPOINTS.into_iter().find(|(path, _)| *path == requested) else {
-        let all = ENDPOINTS.into_iter().chain(super::experiments::ENDPOINTS);
+        let all = ENDPOINTS.into_iter().chain(super::drift::ENDPOINTS);
+        let all = all.chain(super::experiments::ENDPOINTS);
         let all: Vec<_> = all.map(|(path, allow)| format!("{path} ({allow})")).collect();
         let available = all.join(", ");
         return Err(Refusal::NoEndpoint { path: requested.to_owned(), available });
@@ -58,7 +51,6 @@ pub(super) async fn respond(host: Arc<Host>, head: Parts) -> Result<Response<Bod
             parameters(&head, &[])?;
             json(&HostCacheStats::of(&host))
         }
-        (DRIFT, _) => drift(host, parameters(&head, &[MODEL])?).await,
         (LOG_STATS, _) => {
             parameters(&head, &[])?;
             log_stats(host).await
@@ -104,32 +96,6 @@ async fn purge(host: &Host, parameters: &[(String, String)]) -> Result<Response<
     })?;
     info!(%scope, ?propagation, "response cache purged");
     json(&Purged { purged: scope.to_string(), propagation })
-}
-
-/// The drift report of all model versions, or of one model's versions.
-async fn drift(
-    host: Arc<Host>,
-    parameters: Vec<(String, String)>,
-) -> Result<Response<Body>, Refusal> {
-    let model = match parameters.as_slice() {
-        [] => None,
-        [(_, model)] => Some(model.clone()),
-        [_, ..] => return Err(Refusal::Parameter(format!("`{MODEL}`: only one is allowed"))),
-    };
-    if let Some(model) = model.as_deref().filter(|model| !host.drift().is_mounted(model)) {
-        let known = host.drift().models().join(", ");
-        let known = if known.is_empty() { "none".to_owned() } else { known };
-        let model = shortened(model);
-        return Err(Refusal::Unknown(format!(
-            "no model `{model}` is mounted; mounted models: {known}"
-        )));
-    }
-    // The report of thousands of fields takes milliseconds.
-    let report = spawn_blocking(move || host.drift().report(SystemTime::now(), model.as_deref()));
-    json(&report.await.map_err(|error| {
-        error!(%error, "cannot compute drift");
-        Refusal::Failed
-    })?)
 }
 
 /// The result of a purge.

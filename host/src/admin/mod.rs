@@ -3,6 +3,7 @@
 //! guest reaches it like any other address, if its `allowed_outbound_hosts` grant it.
 
 mod collect;
+mod drift;
 mod endpoints;
 mod experiments;
 pub mod guard;
@@ -29,7 +30,8 @@ use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
-pub use endpoints::{CACHE, COMPONENT, DRIFT, LOG_STATS, METRICS, MODEL, Purged, ROUTE, STATS};
+pub use drift::{DRIFT, DRIFT_WINDOWS};
+pub use endpoints::{CACHE, COMPONENT, LOG_STATS, METRICS, MODEL, Purged, ROUTE, STATS};
 pub use experiments::EXPERIMENTS;
 use guard::{Guard, TOKEN};
 use refusal::Refusal;
@@ -193,6 +195,7 @@ where
         Ok(()) if experiments::is_under(head.uri.path()) => {
             experiments::respond(&host, head, body).await
         }
+        Ok(()) if drift::is_under(head.uri.path()) => drift::respond(host, head, body).await,
         Ok(()) => endpoints::respond(host, head).await,
         Err(refusal) => Err(refusal),
     };

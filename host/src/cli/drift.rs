@@ -1,19 +1,22 @@
 //! `spinfer drift`: prints the drift of the models that a running host serves.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use http::Method;
 use http::uri::Authority;
 
-use super::admin_client::send;
+use super::admin_client::{send, send_json};
 use super::cache::UNEXPECTED;
 use super::sparkline::sparklines;
 use super::table::write_table;
-use crate::admin::{DRIFT, MODEL};
-use crate::drift::report::{FieldReport, Unwatched, UnwatchedReason, VersionReport, WindowReport};
-use crate::drift::{Report, Status};
+use crate::admin::{DRIFT, DRIFT_WINDOWS, MODEL};
+use crate::drift::report::{
+    FieldReport, UnseenCount, UnseenReport, Unwatched, UnwatchedReason, VersionReport, WindowReport,
+};
+use crate::drift::{Performance, Report, Status};
 
 #[derive(Debug, Args)]
 pub struct DriftOptions {
@@ -29,9 +32,15 @@ pub struct DriftOptions {
     #[arg(long)]
     fail_on_drift: bool,
 
-    /// Address of the host's admin plane; its token, if any, is read from SPINFER_ADMIN_TOKEN
-    #[arg(long, value_name = "HOST:PORT", default_value_t = Authority::from_static("127.0.0.1:3001"))]
-    admin: Authority,
+    /// Address of the host's admin plane, or several separated by commas: their windows are merged. The
+    /// token, if any, is read from SPINFER_ADMIN_TOKEN
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        default_values_t = [Authority::from_static("127.0.0.1:3001")]
+    )]
+    admin: Vec<Authority>,
 }
 
 /// Prints the host's drift report to `out`.
@@ -47,8 +56,7 @@ pub fn run(drift: &DriftOptions, out: &mut impl Write) -> Result<()> {
         }
         None => DRIFT.to_owned(),
     };
-    let response = send(admin, &Method::GET, &path)?;
-    let report: Report = serde_json::from_slice(&response).context(UNEXPECTED)?;
+    let report = fetch(admin, &path)?;
     if *json {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         writeln!(out)?;
@@ -61,6 +69,20 @@ pub fn run(drift: &DriftOptions, out: &mut impl Write) -> Result<()> {
         bail!("drift: {}", drifted.collect::<Vec<_>>().join(", "));
     }
     Ok(())
+}
+
+/// The report of the first host, of its windows merged with those of the others.
+fn fetch(admin: &[Authority], path: &str) -> Result<Report> {
+    let [first, others @ ..] = admin else { bail!("--admin: is empty; write HOST:PORT") };
+    let response = if others.is_empty() {
+        send(first, &Method::GET, path)?
+    } else {
+        let windows = others.iter().map(|other| send(other, &Method::GET, DRIFT_WINDOWS));
+        let windows = windows.collect::<Result<Vec<_>>>()?.join(&b',');
+        let array = [b"[", windows.as_slice(), b"]"].concat();
+        send_json(first, &Method::POST, path, array.into())?
+    };
+    serde_json::from_slice(&response).context(UNEXPECTED)
 }
 
 /// Prints every version with its table. Versions without enough data get one only if the report is of
@@ -107,7 +129,7 @@ fn write_report(report: &Report, of_one_model: bool, out: &mut impl Write) -> Re
     Ok(())
 }
 
-/// Prints the status of a version, and if `whole` a table that fits 80 columns.
+/// Prints the status of a version, and if `whole` a table that fits 100 columns.
 fn write_version(version: &VersionReport, whole: bool, out: &mut impl Write) -> Result<()> {
     let VersionReport { model, version: number, status, window, baseline_rows, alpha, .. } =
         version;
@@ -118,48 +140,119 @@ fn write_version(version: &VersionReport, whole: bool, out: &mut impl Write) -> 
         Some((from, to)) => format!(", {from} to {to}"),
         None => String::new(),
     };
-    let short = if *records < u64::from(*minimum) {
+    let decayed = match window.half_life_seconds {
+        Some(seconds) => format!(
+            ", with a half-life of {} as precise as {:.0}",
+            humantime::format_duration(Duration::from_secs_f64(seconds)),
+            window.effective_records
+        ),
+        None => String::new(),
+    };
+    let short = if window.effective_records < f64::from(*minimum) {
         format!(" (at least {minimum} needed)")
     } else {
         String::new()
     };
-    writeln!(out, "{records} records{short}{span}")?;
+    writeln!(out, "{records} records{short}{span}{decayed}")?;
     if !whole {
         return Ok(());
     }
-    writeln!(out, "against {baseline_rows} reference rows, alpha {alpha}")?;
-    // The column of statuses has no title: the table would exceed 80 columns.
-    let head = ["", "baseline", "current", "miss", "PSI", "KS", "JS", "p", ""];
+    writeln!(
+        out,
+        "against {baseline_rows} reference rows; chance of any false alarm, ever: {alpha}"
+    )?;
+    // The column of statuses has no title: the table is wide.
+    let head = ["", "baseline", "current", "miss", "PSI", "KS", "JS", "chi2", "W1", "p", ""];
     let mut lines = vec![head.map(str::to_owned)];
     for (title, fields) in [("features", &version.features), ("outputs", &version.outputs)] {
         if !fields.is_empty() {
-            let mut line = [const { String::new() }; 9];
+            let mut line = [const { String::new() }; COLUMNS];
             line[0] = title.to_owned();
             lines.push(line);
             lines.extend(fields.iter().map(line_of));
         }
     }
-    write_table(&lines, out)
+    write_table(&lines, out)?;
+    for field in version.fields() {
+        write_unseen(field, out)?;
+        if let Some(since) = &field.since {
+            writeln!(out, "{}: in alarm since {since}", shorten(&field.name))?;
+        }
+    }
+    match &version.performance {
+        Some(performance) => write_performance(performance, out),
+        None => Ok(()),
+    }
 }
 
+/// Prints the categories of a field that the baseline lacks.
+fn write_unseen(field: &FieldReport, out: &mut impl Write) -> Result<()> {
+    let Some(UnseenReport { count, share, baseline_bound, most_frequent, .. }) = &field.unseen
+    else {
+        return Ok(());
+    };
+    if *count == 0 {
+        return Ok(());
+    }
+    let named = most_frequent.iter().map(|UnseenCount { category, count }| {
+        let category: String = category.chars().take(NAME_WIDTH).map(printable).collect();
+        format!("{category} ({count})")
+    });
+    writeln!(
+        out,
+        "{}: {count} values ({}) of categories not in the baseline, which may have {} at most: {}",
+        shorten(&field.name),
+        percent(*share),
+        percent(*baseline_bound),
+        named.collect::<Vec<_>>().join(", ")
+    )?;
+    Ok(())
+}
+
+/// Prints the expected accuracy, and the accuracy on predictions with labels.
+fn write_performance(performance: &Performance, out: &mut impl Write) -> Result<()> {
+    let Performance { expected_accuracy, standard_error, baseline_accuracy, .. } = performance;
+    let number = |value: f64| format!("{value:.3}");
+    let expected = match expected_accuracy.zip(*standard_error) {
+        Some((accuracy, error)) => {
+            format!("{accuracy:.3} +- {:.3} expected of {} predictions", 2.0 * error, performance.n)
+        }
+        None => "no prediction with all probabilities".to_owned(),
+    };
+    let labelled = match performance.accuracy {
+        Some(accuracy) => format!("{} on {} labels", number(accuracy), performance.labelled),
+        None => "no labels".to_owned(),
+    };
+    writeln!(
+        out,
+        "accuracy: {expected}; {labelled}; {} on the reference rows",
+        number(*baseline_accuracy)
+    )?;
+    Ok(())
+}
+
+/// Number of columns of a table.
+const COLUMNS: usize = 11;
 /// Maximum width of a field's name, in characters.
 const NAME_WIDTH: usize = 16;
 /// Maximum number of bars of a sparkline: one per decile.
 const BARS: usize = 10;
 
-fn line_of(field: &FieldReport) -> [String; 9] {
+fn line_of(field: &FieldReport) -> [String; COLUMNS] {
     let FieldReport { name, status, missing, missing_share, psi, ks, js, p_value, n, .. } = field;
     let [baseline, current] = sparklines([&field.baseline, &field.current], BARS);
-    let number = |value: &Option<f64>| value.map_or_else(|| "-".to_owned(), |x| format!("{x:.2}"));
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), short_number);
     let observed = n + missing > 0;
     [
         format!(" {}", shorten(name)),
         baseline,
         if *n > 0 { current } else { "-".to_owned() },
         if observed { percent(*missing_share) } else { "-".to_owned() },
-        number(psi),
-        number(ks),
-        number(js),
+        number(*psi),
+        number(*ks),
+        number(*js),
+        number(field.chi_squared.map(|test| test.statistic)),
+        number(field.wasserstein.map(|found| found.distance)),
         p_value.map_or_else(|| "-".to_owned(), short_p),
         match status {
             Status::NotEnoughData => "-".to_owned(),
@@ -168,6 +261,16 @@ fn line_of(field: &FieldReport) -> [String; 9] {
             Status::Ok | Status::Drift => status.name().to_owned(),
         },
     ]
+}
+
+/// Three digits, or as many as the number has before the point.
+fn short_number(number: f64) -> String {
+    match number {
+        number if number < 9.995 => format!("{number:.2}"),
+        number if number < 99.95 => format!("{number:.1}"),
+        number if number < 99_999.5 => format!("{number:.0}"),
+        number => format!("{number:.0e}"),
+    }
 }
 
 /// Keeps the end of a long name, which usually distinguishes it.
@@ -199,105 +302,4 @@ fn short_p(p: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::admin;
-    use crate::drift::report::DriftKind;
-
-    fn field(name: &str, status: Status) -> FieldReport {
-        FieldReport {
-            name: name.into(),
-            kind: DriftKind::Number,
-            status,
-            n: 10_000,
-            missing: 1234,
-            missing_share: 0.1099,
-            baseline_missing_share: 0.0,
-            psi: Some(12.345),
-            psi_reading: None,
-            ks: Some(1.0),
-            js: Some(0.987),
-            p_value: Some(1e-9),
-            bins: Vec::new(),
-            baseline: vec![0.1; 10],
-            current: vec![0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.75],
-        }
-    }
-
-    fn version() -> VersionReport {
-        let absent = FieldReport {
-            n: 0,
-            missing: 0,
-            psi: None,
-            ks: None,
-            js: None,
-            p_value: None,
-            ..field("b", Status::NotLogged)
-        };
-        VersionReport {
-            model: "wine".into(),
-            version: "1".into(),
-            status: Status::Drift,
-            feature_drift: Some(true),
-            prediction_drift: Some(false),
-            baseline_rows: 120,
-            window: WindowReport {
-                records: 10_000,
-                max_records: 10_000,
-                max_age_seconds: 86_400,
-                minimum: 200,
-                from: Some("2026-11-29T10:00:00Z".into()),
-                to: Some("2026-11-29T11:00:00Z".into()),
-            },
-            alpha: 0.01,
-            features: vec![field("a_name_that_is_far_too_long\u{1b}[2", Status::Drift), absent],
-            outputs: vec![field("probabilities[2]", Status::Ok)],
-        }
-    }
-
-    #[test]
-    fn table_fits_80_columns() {
-        let mut out = Vec::new();
-        write_version(&version(), true, &mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        let head = "\
-wine version 1: drift
-10000 records, 2026-11-29T10:00:00Z to 2026-11-29T11:00:00Z
-against 120 reference rows, alpha 0.01
-";
-        assert!(text.starts_with(head), "{text}");
-        assert!(text.contains("▂▂▂▂▂▂▂▂▂▂") && text.contains("▁▁▁▁▁▁▁▁▃█"), "{text}");
-        assert!(!text.contains('\u{1b}'), "{text}");
-    }
-
-    #[test]
-    fn models_without_drift_detection_are_listed_with_the_fix() {
-        let unwatched = |version: Option<&str>, reason| Unwatched {
-            model: "wine".into(),
-            version: version.map(Into::into),
-            reason,
-        };
-        let report = Report {
-            versions: Vec::new(),
-            unwatched: vec![
-                unwatched(Some("2"), UnwatchedReason::NoBaseline),
-                unwatched(None, UnwatchedReason::Disabled),
-            ],
-        };
-        let mut out = Vec::new();
-        write_report(&report, false, &mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("spinfer baseline data.csv --model wine --version 2"), "{text}");
-        assert!(text.contains("wine: disabled"), "{text}");
-    }
-
-    #[test]
-    fn default_address_is_that_of_the_admin_plane() {
-        use clap::FromArgMatches;
-        let command = DriftOptions::augment_args(clap::Command::new("drift"));
-        let matches = command.get_matches_from(["drift"]);
-        let drift = DriftOptions::from_arg_matches(&matches).unwrap();
-        assert_eq!(drift.admin.as_str(), admin::DEFAULT.to_string());
-    }
-}
+mod tests;

@@ -5,9 +5,13 @@
 //! baseline   baseline.json of a version, checked against its model.toml: fixed bins
 //! monitor    counts each logged prediction, by model and version
 //! layout     maps columns of records to fields of the baseline, once per order of columns
-//! resume     refills the windows from the prediction log after a restart
-//! window     number of recent records in each bin, without their values
-//! report     window against baseline: statistics, significance, status
+//! window     counts and moments of recent records in each bin, without their values
+//! alarms     evidence of drift in the counts: raised and cleared, whenever one looks
+//! saved      windows as JSON: for the next run, and for a report of several hosts
+//! resume     counts what the prediction log has and the saved windows lack
+//! scores     one field of the window against the baseline
+//! expected   accuracy without labels, and with them
+//! report     all of it, as `GET /drift` and `spinfer drift` show it
 //! ```
 //!
 //! The formulas are in the crate `spinfer-statistics`; `docs/drift.md` describes what is computed
@@ -19,13 +23,19 @@ pub mod report;
 pub mod settings;
 pub mod signature;
 
+mod alarms;
+mod expected;
 mod layout;
 mod resume;
+mod saved;
+mod scores;
 mod window;
 
 pub use baseline::{BASELINE, Baseline};
+pub use expected::Performance;
 pub use monitor::{Monitor, WatchedModel};
 pub use report::{Report, Status};
+pub use saved::SavedWindows;
 pub use settings::{DriftConfig, DriftSettings};
 
 #[cfg(test)]

@@ -1,28 +1,36 @@
-//! Counts each record in the window of its model version. Runs on the log's writer thread and takes
-//! a fraction of a microsecond per record.
+//! Counts each record in the window of its model version, and looks for drift at most once a second.
+//! Runs on the log's writer thread; a record takes a fraction of a microsecond.
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use parking_lot::Mutex;
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::alarms::{Alarms, LookResult};
 use super::baseline::Baseline;
-use super::layout::{CounterLayout, CounterRange, slots};
+use super::layout::{CounterLayout, Slots};
 use super::report::{Report, Unwatched, UnwatchedReason, VersionReport, by_version};
 use super::resume;
+use super::saved::{SavedWindow, SavedWindows};
 use super::settings::DriftSettings;
-use super::window::Window;
+use super::window::{Window, WindowState};
 use crate::prediction_log::Observer;
 use crate::prediction_log::record::{LogEntry, Predictions};
 
 /// Maximum number of column layouts cached for each version: the short form, tables, tensors with
 /// all outputs, and one more.
 const MAX_LAYOUTS: usize = 4;
+/// Minimum time between looks at one version, as records come.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum share of the writer's time for the looks at one version: one in this many.
+const LOOK_SHARE: u32 = 20;
+/// Minimum time between copies of the windows in the state folder.
+const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A model version that a component mounts, with its baseline and settings.
 #[derive(Clone, Debug)]
@@ -67,6 +75,16 @@ pub struct Monitor {
     /// Model -> version -> index into `versions`.
     index: HashMap<String, HashMap<String, usize>>,
     unwatched: Vec<Unwatched>,
+    saved: Mutex<Saved>,
+}
+
+/// Where the windows are saved, and when they were.
+#[derive(Debug, Default)]
+struct Saved {
+    /// `None` before the log is open.
+    path: Option<PathBuf>,
+    /// Time of the record after which they were saved.
+    time: Option<SystemTime>,
 }
 
 /// A version with a baseline.
@@ -74,8 +92,9 @@ pub struct Monitor {
 struct Watched {
     baseline: Arc<Baseline>,
     settings: DriftSettings,
-    slots: Vec<CounterRange>,
+    slots: Slots,
     current: Mutex<Current>,
+    alarms: Alarms,
 }
 
 #[derive(Debug)]
@@ -83,6 +102,8 @@ struct Current {
     window: Window,
     /// The most recent one last.
     layouts: Vec<CounterLayout>,
+    /// Time of the record at the last look, and the minimum time until the next.
+    looked: Option<(SystemTime, Duration)>,
 }
 
 impl Monitor {
@@ -126,29 +147,89 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// Model, version and settings of each version with a baseline.
-    pub(super) fn watched(&self) -> impl Iterator<Item = (&str, &str, &DriftSettings)> {
-        self.index.iter().flat_map(move |(model, versions)| {
-            versions.iter().map(move |(version, &index)| {
-                (model.as_str(), version.as_str(), &self.versions[index].settings)
-            })
+    /// Model, version, settings, and time of the latest record, of each version with a baseline.
+    pub(super) fn watched(
+        &self,
+    ) -> impl Iterator<Item = (&str, &str, &DriftSettings, Option<SystemTime>)> {
+        self.versions().map(|(model, version, watched)| {
+            (model, version, &watched.settings, watched.current.lock().window.state().latest())
         })
     }
 
     /// The report of all versions at the time `now`, or of the versions of one `model`.
     #[must_use]
     pub fn report(&self, now: SystemTime, model: Option<&str>) -> Report {
+        self.report_with(now, model, |_, _| Vec::new())
+    }
+
+    /// The report of the windows of this host, merged with those of `others`.
+    ///
+    /// # Errors
+    /// Fails if another host has a window of the same version with another baseline.
+    pub fn merged_report(
+        &self,
+        now: SystemTime,
+        model: Option<&str>,
+        others: &[SavedWindows],
+    ) -> Result<Report> {
+        for SavedWindow { model, version, baseline, window, .. } in
+            others.iter().flat_map(|other| &other.windows)
+        {
+            let Some(watched) = self.find(model, version) else { continue };
+            ensure!(
+                *baseline == watched.baseline.fingerprint && window.fits(watched.slots.size),
+                "{model} version {version} has another baseline.json on another host: their windows \
+                 have different bins, and cannot be merged"
+            );
+        }
+        Ok(self.report_with(now, model, |model, version| {
+            let windows = others.iter().flat_map(|other| &other.windows);
+            let same = windows.filter(|other| other.model == model && other.version == version);
+            same.map(|other| other.window.clone()).collect()
+        }))
+    }
+
+    fn report_with(
+        &self,
+        now: SystemTime,
+        model: Option<&str>,
+        others: impl Fn(&str, &str) -> Vec<WindowState>,
+    ) -> Report {
         let wanted = |name: &str| model.is_none_or(|model| model == name);
         let mut versions: Vec<_> = self
-            .index
-            .iter()
-            .filter(|(name, _)| wanted(name))
-            .flat_map(|(name, versions)| versions.values().map(move |&index| (name, index)))
-            .map(|(name, index)| self.versions[index].report(name, now))
+            .versions()
+            .filter(|(name, ..)| wanted(name))
+            .map(|(name, version, watched)| watched.report(name, now, &others(name, version)))
             .collect();
         versions.sort_by(|a, b| by_version((&a.model, &a.version), (&b.model, &b.version)));
         let unwatched = self.unwatched.iter().filter(|of| wanted(&of.model)).cloned();
         Report { versions, unwatched: unwatched.collect() }
+    }
+
+    /// Whether the version is in alarm, since the last look. `None` if it is not watched.
+    #[must_use]
+    pub fn in_alarm(&self, model: &str, version: &str) -> Option<bool> {
+        self.find(model, version).map(|watched| watched.alarms.any())
+    }
+
+    /// The windows of all versions, as they are saved and merged.
+    #[must_use]
+    pub fn windows(&self) -> SavedWindows {
+        let mut windows: Vec<_> = self
+            .versions()
+            .map(|(model, version, watched)| watched.saved(model, version))
+            .collect();
+        windows.sort_by(|a, b| by_version((&a.model, &a.version), (&b.model, &b.version)));
+        SavedWindows::new(windows)
+    }
+
+    /// Model, version and window of each version with a baseline.
+    fn versions(&self) -> impl Iterator<Item = (&str, &str, &Watched)> {
+        self.index.iter().flat_map(move |(model, versions)| {
+            versions.iter().map(move |(version, &index)| {
+                (model.as_str(), version.as_str(), &self.versions[index])
+            })
+        })
     }
 
     /// Whether a model of this name is mounted.
@@ -170,34 +251,86 @@ impl Monitor {
     fn find(&self, model: &str, version: &str) -> Option<&Watched> {
         self.versions.get(*self.index.get(model)?.get(version)?)
     }
+
+    /// Takes over the windows that a previous run saved, of versions whose baseline and settings are
+    /// as they were.
+    fn restore(&self, saved: SavedWindows) {
+        for window in saved.windows {
+            if let Some(watched) = self.find(&window.model, &window.version) {
+                watched.restore(window);
+            }
+        }
+    }
+
+    fn save(&self) {
+        let Some(path) = self.saved.lock().path.clone() else { return };
+        if let Err(error) = self.windows().write(&path) {
+            warn!(%error, path = %path.display(), "drift: the windows cannot be saved");
+        }
+    }
+
+    /// Saves the windows if they were not since [`SAVE_INTERVAL`], by the times of records.
+    fn save_in_time(&self, now: SystemTime) {
+        let mut saved = self.saved.lock();
+        let due = saved.time.is_some_and(|before| apart(before, now) >= SAVE_INTERVAL);
+        if saved.time.is_none() || due {
+            saved.time = Some(now);
+        }
+        drop(saved);
+        if due {
+            self.save();
+        }
+    }
 }
 
 impl Observer for Monitor {
     fn resume(&self, log: &Path) {
+        let path = log.with_file_name(super::saved::FILE);
+        match SavedWindows::read(&path) {
+            Ok(saved) => saved.into_iter().for_each(|saved| self.restore(saved)),
+            Err(error) => {
+                warn!(%error, path = %path.display(), "drift: the saved windows cannot be read");
+            }
+        }
+        self.saved.lock().path = Some(path);
         if let Err(error) = resume::fill(self, log, SystemTime::now()) {
-            warn!(%error, "drift: the windows start empty, as the prediction log cannot be read");
+            warn!(
+                %error,
+                "drift: the windows lack the records since they were saved, as the prediction log \
+                 cannot be read"
+            );
         }
     }
 
     fn observe(&self, entry: &LogEntry) {
         let Predictions { model, version, .. } = &*entry.predictions;
         if let Some(watched) = self.find(model, version) {
-            watched.count(entry.context.time, &entry.predictions);
+            let time = entry.context.time;
+            if watched.count(time, &entry.predictions) {
+                watched.look_as_records_come(model, time);
+            }
+            self.save_in_time(time);
         }
+    }
+
+    fn close(&self) {
+        self.save();
     }
 }
 
 impl Watched {
     fn new(baseline: Arc<Baseline>, settings: &DriftSettings) -> Self {
-        let (slots, counters) = slots(&baseline);
-        let window = Window::new(settings.window, settings.window_age, counters);
-        let current = Mutex::new(Current { window, layouts: Vec::new() });
-        Self { baseline, settings: settings.clone(), slots, current }
+        let slots = Slots::new(&baseline);
+        let window = Window::new(&settings.window, slots.size);
+        let current = Mutex::new(Current { window, layouts: Vec::new(), looked: None });
+        let alarms = Alarms::new(&baseline, settings);
+        Self { baseline, settings: settings.clone(), slots, current, alarms }
     }
 
-    fn count(&self, time: SystemTime, predictions: &Predictions) {
+    /// Counts the predictions. Returns whether it is time for a look.
+    fn count(&self, time: SystemTime, predictions: &Predictions) -> bool {
         let mut current = self.current.lock();
-        let Current { window, layouts } = &mut *current;
+        let Current { window, layouts, looked } = &mut *current;
         let index = match layouts.iter().rposition(|layout| layout.fits(predictions)) {
             Some(index) => index,
             None => {
@@ -210,20 +343,73 @@ impl Watched {
         };
         let mut next = 0;
         while next < predictions.rows {
-            let (admitted, counters) = window.admit(time, predictions.rows - next);
+            let (admitted, part) = window.admit(time, predictions.rows - next);
             let rows = rows(next..next + admitted);
-            layouts[index].count(&self.baseline, &self.slots, predictions, &rows, counters);
+            layouts[index].count(&self.baseline, &self.slots, predictions, &rows, part);
             next += admitted;
+        }
+        looked.is_none_or(|(before, pause)| apart(before, time) >= pause)
+    }
+
+    /// Looks for drift, and logs alarms that are raised or cleared.
+    fn look_as_records_come(&self, model: &str, time: SystemTime) {
+        let start = Instant::now();
+        let before = self.alarms.any();
+        self.look(time, &[]);
+        let pause = LOOK_INTERVAL.max(start.elapsed() * LOOK_SHARE);
+        self.current.lock().looked = Some((time, pause));
+        let version = &self.baseline.version;
+        match (before, self.alarms.any()) {
+            (false, true) => {
+                let fields = self.alarms.raised(&self.baseline).join(", ");
+                warn!(model, version, fields, "drift: alarm; `spinfer drift` shows the report");
+            }
+            (true, false) => info!(model, version, "drift: the alarm is cleared"),
+            (true, true) | (false, false) => {}
         }
     }
 
-    fn report(&self, model: &str, now: SystemTime) -> VersionReport {
-        let current = self.current.lock();
-        let snapshot = current.window.snapshot(now);
+    fn look(&self, now: SystemTime, others: &[WindowState]) -> LookResult {
+        let starts = self.current.lock().window.look(now, others);
         // Unlocked first: the writer must not wait for the statistics.
-        drop(current);
-        VersionReport::new(model, &self.baseline, &self.settings, &self.slots, &snapshot)
+        if others.is_empty() {
+            self.alarms.update(&starts, &self.slots, now)
+        } else {
+            self.alarms.look(&starts, &self.slots, now)
+        }
     }
+
+    fn report(&self, model: &str, now: SystemTime, others: &[WindowState]) -> VersionReport {
+        let look = self.look(now, others);
+        let snapshot = self.current.lock().window.snapshot(now, others);
+        let Self { baseline, settings, slots, .. } = self;
+        VersionReport::new(model, baseline, settings, slots, &snapshot, &look)
+    }
+
+    fn saved(&self, model: &str, version: &str) -> SavedWindow {
+        SavedWindow {
+            model: model.to_owned(),
+            version: version.to_owned(),
+            baseline: self.baseline.fingerprint.clone(),
+            shape: self.settings.window.to_string(),
+            window: self.current.lock().window.state().clone(),
+            raised: self.alarms.state(),
+        }
+    }
+
+    fn restore(&self, saved: SavedWindow) {
+        let SavedWindow { baseline, shape, window, raised, .. } = saved;
+        let same =
+            baseline == self.baseline.fingerprint && shape == self.settings.window.to_string();
+        if same && self.current.lock().window.restore(window) {
+            self.alarms.restore(raised);
+        }
+    }
+}
+
+/// The time between two records, whichever was first: the clock may have been set back.
+fn apart(a: SystemTime, b: SystemTime) -> Duration {
+    b.duration_since(a).unwrap_or_else(|error| error.duration())
 }
 
 /// `usize` has at least 32 bits here.

@@ -5,16 +5,16 @@ use std::cmp::Ordering;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use spinfer_statistics::jensen_shannon;
-use spinfer_statistics::kolmogorov_smirnov::binned;
-use spinfer_statistics::multiple_testing::holm;
-use spinfer_statistics::population_stability::{LARGE, MODERATE, Psi, psi};
-use spinfer_statistics::share::{self, Share};
+use spinfer_statistics::population_stability::{LARGE, MODERATE};
 
-use super::baseline::{Baseline, BaselineField, Bins, Role};
-use super::layout::CounterRange;
-use super::settings::DriftSettings;
+use super::alarms::LookResult;
+use super::baseline::{Baseline, Role};
+use super::expected::Performance;
+use super::layout::Slots;
+use super::scores::FieldWindow;
+use super::settings::{DriftSettings, WindowShape};
 use super::window::WindowSnapshot;
+use crate::prediction_log::quality::{QualityGroup, Results};
 
 /// The response of `GET /drift`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -72,14 +72,17 @@ pub struct VersionReport {
     pub model: String,
     pub version: String,
     pub status: Status,
-    /// Whether a feature drifted; `None` without enough data.
+    /// Whether a feature is in alarm; `None` without enough data, if none is.
     pub feature_drift: Option<bool>,
-    /// Whether an output drifted; `None` without enough data.
+    /// Whether an output is in alarm; `None` without enough data, if none is.
     pub prediction_drift: Option<bool>,
     /// Number of rows of the reference data.
     pub baseline_rows: u64,
     pub window: WindowReport,
+    /// Probability of any false alarm, ever.
     pub alpha: f64,
+    /// Of a classifier with a calibration in the baseline.
+    pub performance: Option<Performance>,
     pub features: Vec<FieldReport>,
     pub outputs: Vec<FieldReport>,
 }
@@ -87,8 +90,14 @@ pub struct VersionReport {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WindowReport {
     pub records: u64,
-    pub max_records: u32,
-    pub max_age_seconds: u64,
+    /// Number of records without weights that are as precise. That of the records, unless older ones
+    /// have less weight.
+    pub effective_records: f64,
+    /// Of a window of recent records.
+    pub max_records: Option<u32>,
+    pub max_age_seconds: Option<u64>,
+    /// Of a decayed window.
+    pub half_life_seconds: Option<f64>,
     /// Number of records from which on there is enough data.
     pub minimum: u32,
     /// Times of the oldest and of the latest record, in RFC 3339.
@@ -102,8 +111,11 @@ pub struct FieldReport {
     pub name: String,
     pub kind: DriftKind,
     pub status: Status,
-    /// Number of present values in the window.
+    /// When the alarm was raised, in RFC 3339.
+    pub since: Option<String>,
+    /// Number of present values in the window, and the number without weights that is as precise.
     pub n: u64,
+    pub effective_n: f64,
     /// Number of missing values in the window.
     pub missing: u64,
     pub missing_share: f64,
@@ -113,13 +125,68 @@ pub struct FieldReport {
     /// For numbers only: categories have no order.
     pub ks: Option<f64>,
     pub js: Option<f64>,
-    /// The smaller p-value of PSI and of the missing share, corrected for all tests of the version.
+    /// Chi-squared test of the window alone: not corrected for other fields or looks.
+    pub chi_squared: Option<ChiSquaredReport>,
+    /// For numbers only.
+    pub wasserstein: Option<WassersteinReport>,
+    /// Why there is no Wasserstein distance of a number.
+    pub wasserstein_reason: Option<WassersteinGap>,
+    /// p-value of drift, ever: of all starts of the window, corrected for all fields and all looks.
     pub p_value: Option<f64>,
+    /// For categories only.
+    pub unseen: Option<UnseenReport>,
     /// Display name of each bin.
     pub bins: Vec<String>,
     /// Share of the present values in each bin.
     pub baseline: Vec<f64>,
     pub current: Vec<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ChiSquaredReport {
+    pub statistic: f64,
+    /// Degrees of freedom.
+    pub degrees: usize,
+    pub p_value: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WassersteinReport {
+    /// In standard deviations of the reference.
+    pub distance: f64,
+    /// Maximum difference to the distance of the values themselves.
+    pub error: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WassersteinGap {
+    #[serde(rename = "the baseline has no means of bins: create it again with `spinfer baseline`")]
+    NoMoments,
+    #[serde(rename = "constant in the baseline: there is no standard deviation")]
+    Constant,
+    #[serde(rename = "an infinite value in the window")]
+    Infinite,
+    #[serde(rename = "not enough data")]
+    NotEnoughData,
+}
+
+/// The values of categories that the baseline lacks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UnseenReport {
+    pub count: u64,
+    pub share: f64,
+    /// Upper bound, at 95 %, of the share in the population of the baseline: the rule of three.
+    pub baseline_bound: f64,
+    /// Of the window alone: whether such a share is possible if the baseline has none.
+    pub p_value: Option<f64>,
+    /// The most frequent categories.
+    pub most_frequent: Vec<UnseenCount>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnseenCount {
+    pub category: String,
+    pub count: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +206,7 @@ pub enum Reading {
 }
 
 impl Reading {
-    fn of(index: f64) -> Self {
+    pub(super) fn of(index: f64) -> Self {
         if index < MODERATE {
             Self::Stable
         } else if index <= LARGE {
@@ -155,26 +222,32 @@ impl VersionReport {
         model: &str,
         baseline: &Baseline,
         settings: &DriftSettings,
-        slots: &[CounterRange],
+        slots: &Slots,
         snapshot: &WindowSnapshot,
+        look: &LookResult,
     ) -> Self {
-        let enough = snapshot.records >= u64::from(settings.minimum);
-        let mut compared: Vec<Compared> = baseline
-            .fields
-            .iter()
-            .zip(slots)
-            .map(|(field, slot)| Compared::new(field, slot, snapshot, settings, enough))
-            .collect();
-        correct(&mut compared);
+        let window = WindowReport::new(settings, snapshot, slots);
+        let enough = window.effective_records >= f64::from(settings.minimum);
         let (mut features, mut outputs) = (Vec::new(), Vec::new());
-        for (compared, field) in compared.into_iter().zip(&baseline.fields) {
+        let looks = look.states.iter().zip(&look.p_values);
+        for ((field, slot), (state, p_value)) in
+            baseline.fields.iter().zip(&slots.fields).zip(looks)
+        {
+            let of_field = FieldWindow::new(field, slot, snapshot);
+            let mut report = of_field.report(settings, enough);
+            report.p_value = (report.n + report.missing > 0).then_some(*p_value);
+            if state.is_raised() {
+                report.status = Status::Drift;
+                report.since = state.since();
+            }
             match field.role {
-                Role::Feature => features.push(compared.finish(settings)),
-                Role::Output => outputs.push(compared.finish(settings)),
+                Role::Feature => features.push(report),
+                Role::Output => outputs.push(report),
             }
         }
         let drift = |fields: &[FieldReport]| {
-            enough.then(|| fields.iter().any(|field| field.status == Status::Drift))
+            let any = fields.iter().any(|field| field.status == Status::Drift);
+            (enough || any).then_some(any)
         };
         let (feature_drift, prediction_drift) = (drift(&features), drift(&outputs));
         let status = match (feature_drift, prediction_drift) {
@@ -189,8 +262,9 @@ impl VersionReport {
             feature_drift,
             prediction_drift,
             baseline_rows: baseline.rows,
-            window: WindowReport::new(settings, snapshot),
+            window,
             alpha: settings.alpha,
+            performance: Performance::new(baseline, slots, snapshot),
             features,
             outputs,
         }
@@ -202,122 +276,39 @@ impl VersionReport {
     }
 }
 
-impl WindowReport {
-    fn new(settings: &DriftSettings, snapshot: &WindowSnapshot) -> Self {
-        let time = |time: SystemTime| humantime::format_rfc3339_seconds(time).to_string();
-        let (from, to) = snapshot.span.unzip();
-        Self {
-            records: snapshot.records,
-            max_records: settings.window,
-            max_age_seconds: settings.window_age.as_secs(),
-            minimum: settings.minimum,
-            from: from.map(time),
-            to: to.map(time),
-        }
-    }
-}
-
-/// A field's report, and the p-values of its tests.
-struct Compared {
-    report: FieldReport,
-    psi_p_value: Option<f64>,
-    missing_p_value: Option<f64>,
-}
-
-impl Compared {
-    /// `enough` is whether the window has the minimum number of records.
-    fn new(
-        field: &BaselineField,
-        slot: &CounterRange,
-        snapshot: &WindowSnapshot,
-        settings: &DriftSettings,
-        enough: bool,
-    ) -> Self {
-        let counts = snapshot.counts.get(slot.bins.clone()).unwrap_or_default();
-        let missing = snapshot.counts.get(slot.missing()).copied().unwrap_or_default();
-        let n: u64 = counts.iter().sum();
-        let of_baseline =
-            Share { count: field.missing, of: field.counts.iter().sum::<u64>() + field.missing };
-        let of_window = Share { count: missing, of: n + missing };
-        let minimum = u64::from(settings.minimum);
-        let psi = if enough && n >= minimum { psi(&field.counts, counts) } else { None };
-        let numbers = matches!(field.bins, Bins::Number { .. });
-        let ks = if numbers { psi.and_then(|_| binned(&field.counts, counts)) } else { None };
-        let js = psi.and_then(|_| jensen_shannon::distance(&field.counts, counts));
-        // Without missing values in either, the test cannot be significant, and so is not one to
-        // correct for (Tarone 1990).
-        let any = of_baseline.count + of_window.count > 0;
-        let tested = enough && any && of_window.of >= minimum;
-        let missing_p_value = if tested { share::p_value(of_baseline, of_window) } else { None };
-        let status = match of_window.of {
-            0 if enough => Status::NotLogged,
-            _ if psi.is_none() => Status::NotEnoughData,
-            _ => Status::Ok,
-        };
-        let index = psi.map(|psi: Psi| psi.index);
-        let report = FieldReport {
-            name: field.name.clone(),
-            kind: if numbers { DriftKind::Number } else { DriftKind::Category },
-            status,
-            n,
-            missing,
-            missing_share: of_window.value(),
-            baseline_missing_share: of_baseline.value(),
-            psi: index,
-            psi_reading: index.map(Reading::of),
-            ks,
-            js,
-            p_value: None,
-            bins: bin_names(&field.bins),
-            baseline: shares(&field.counts),
-            current: shares(counts),
-        };
-        Self { report, psi_p_value: psi.map(|psi| psi.p_value), missing_p_value }
-    }
-
-    fn finish(mut self, settings: &DriftSettings) -> FieldReport {
-        let p_values = self.psi_p_value.into_iter().chain(self.missing_p_value);
-        self.report.p_value = p_values.reduce(f64::min);
-        if self.report.p_value.is_some_and(|p| p < settings.alpha) {
-            self.report.status = Status::Drift;
-        }
-        self.report
-    }
-}
-
-/// Corrects the p-values of all tests of a version for multiple testing.
-fn correct(compared: &mut [Compared]) {
-    let tests = || compared.iter().flat_map(|c| [c.psi_p_value, c.missing_p_value]).flatten();
-    let mut corrected = holm(&tests().collect::<Vec<_>>()).into_iter();
-    for Compared { psi_p_value, missing_p_value, .. } in compared {
-        for p_value in [psi_p_value, missing_p_value] {
-            if p_value.is_some() {
-                *p_value = corrected.next();
+impl Report {
+    /// Adds the accuracy on the predictions whose labels are known.
+    pub fn add_quality(&mut self, quality: &[(QualityGroup, Results)]) {
+        for VersionReport { model, version, performance, .. } in &mut self.versions {
+            let groups = quality
+                .iter()
+                .filter(|(group, _)| group.model == *model && group.version == *version);
+            if let Some(performance) = performance {
+                performance.add_labels(groups.filter_map(|(_, r)| r.classification.as_ref()));
             }
         }
     }
 }
 
-fn bin_names(bins: &Bins) -> Vec<String> {
-    match bins {
-        Bins::Number { edges } => {
-            let Some((first, last)) = edges.first().zip(edges.last()) else {
-                return vec!["any".to_owned()];
-            };
-            let inner = edges.windows(2).map(|pair| format!("{} to {}", pair[0], pair[1]));
-            let below = std::iter::once(format!("below {first}"));
-            below.chain(inner).chain([format!("{last} and above")]).collect()
-        }
-        Bins::Category(categories) => {
-            categories.shown.iter().cloned().chain(["other".to_owned()]).collect()
+impl WindowReport {
+    fn new(settings: &DriftSettings, snapshot: &WindowSnapshot, slots: &Slots) -> Self {
+        let time = |time: SystemTime| humantime::format_rfc3339_seconds(time).to_string();
+        let (from, to) = snapshot.span.unzip();
+        let (records, age, half_life) = match settings.window {
+            WindowShape::Recent { records, age } => (Some(records), Some(age), None),
+            WindowShape::Decayed { half_life } => (None, None, Some(half_life)),
+        };
+        Self {
+            records: snapshot.records,
+            effective_records: snapshot.effective(slots.records..slots.records + 1),
+            max_records: records,
+            max_age_seconds: age.map(|age| age.as_secs()),
+            half_life_seconds: half_life.map(|half_life| half_life.as_secs_f64()),
+            minimum: settings.minimum,
+            from: from.map(time),
+            to: to.map(time),
         }
     }
-}
-
-/// Shares of the sum; all zero if the sum is.
-fn shares(counts: &[u64]) -> Vec<f64> {
-    let of = counts.iter().sum();
-    counts.iter().map(|&count| Share { count, of }.value()).collect()
 }
 
 /// Orders by model, then by version: numeric versions by value, before the others.

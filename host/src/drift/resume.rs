@@ -1,4 +1,5 @@
-//! Refills the windows from the prediction log after a restart.
+//! Counts the records that the prediction log has and the saved windows lack: after a crash those of
+//! the last seconds, without saved windows those of a whole window.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 
 use super::Monitor;
+use super::settings::WindowShape;
 use crate::prediction_log::Observer;
 use crate::prediction_log::reader::{Filter, LogReader, StoredRecord};
 use crate::prediction_log::record::{
@@ -17,21 +19,31 @@ use crate::prediction_log::schema::SchemaError;
 /// Maximum number of records read for one version. They are in memory while they are counted, about
 /// 1 kB each.
 const MAX_RECORDS: u32 = 10_000;
+/// Number of half-lives from which records are read. Those before have less than 1/16 of the weight.
+const FILLED_HALF_LIVES: u32 = 4;
 
-/// Counts the last records of each version that are not too old for its window at the time `now`.
+/// Counts the last records of each version that its window lacks, and that are not too old for it at
+/// the time `now`.
 pub(super) fn fill(monitor: &Monitor, log: &Path, now: SystemTime) -> Result<(), SchemaError> {
     let Some(mut reader) = LogReader::open(log)? else { return Ok(()) };
     let snapshot = reader.snapshot()?;
-    for (model, version, settings) in monitor.watched() {
-        let since = now.checked_sub(settings.window_age).unwrap_or(UNIX_EPOCH);
-        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let watched: Vec<_> = monitor.watched().collect();
+    for (model, version, settings, latest) in watched {
+        let (records, age) = match settings.window {
+            WindowShape::Recent { records, age } => (records, age),
+            WindowShape::Decayed { half_life } => (MAX_RECORDS, half_life * FILLED_HALF_LIVES),
+        };
+        let oldest = now.checked_sub(age).unwrap_or(UNIX_EPOCH);
+        // Those until the latest are in the window that was saved.
+        let after = latest.map_or(UNIX_EPOCH, |latest| latest + Duration::from_micros(1));
+        let since = oldest.max(after).duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let filter = Filter {
             model: Some(model.to_owned()),
             version: Some(version.to_owned()),
             since: i64::try_from(since).ok(),
             ..Filter::default()
         };
-        for record in snapshot.last(&filter, settings.window.min(MAX_RECORDS))? {
+        for record in snapshot.last(&filter, records.min(MAX_RECORDS))? {
             monitor.observe(&entry(record));
         }
     }

@@ -184,13 +184,17 @@ families! {
 
     DRIFT_SCORE: Gauge "spinfer_drift_score", "", ["model", "version", "field", "statistic"],
         "Distance of a feature or an output from the baseline of the model version: psi (population \
-         stability index), ks (Kolmogorov-Smirnov, for numbers), js (Jensen-Shannon distance). \
-         Absent without enough data; for at most 100 fields of a version.";
+         stability index), ks (Kolmogorov-Smirnov, for numbers), js (Jensen-Shannon distance), \
+         chi_squared, wasserstein (in standard deviations of the baseline, for numbers). Absent without enough data; for at most 100 fields of a version.";
     DRIFT_WINDOW: Gauge "spinfer_drift_window_records", "", ["model", "version"],
         "Records in the current window, which is compared with the baseline.";
+    DRIFT_UNSEEN: Gauge "spinfer_drift_unseen_ratio", "", ["model", "version", "field"],
+        "Share of values in the current window of categories that the baseline lacks.";
+    DRIFT_ACCURACY: Gauge "spinfer_drift_expected_accuracy", "", ["model", "version"],
+        "Accuracy in the current window, expected from calibrated probabilities.";
     DRIFT_ALERT: Gauge "spinfer_drift_alert", "", ["model", "version", "kind"],
-        "1 if a feature (kind feature) or an output (kind prediction) drifted significantly, else \
-         0, also without enough data.";
+        "1 if a feature (kind feature) or an output (kind prediction) is in alarm, else 0, also \
+         without enough data.";
 
     LOG_ACCEPTED: Counter "spinfer_prediction_log_accepted_total", "", [],
         "Records that components appended to the prediction log, after sampling: the sum of the \

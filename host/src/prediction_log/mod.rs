@@ -123,6 +123,9 @@ pub trait Observer: Send + Sync {
     /// Called once, on the same thread, before the first entry. The file at `log`, if it exists,
     /// contains the records of previous runs.
     fn resume(&self, log: &Path);
+
+    /// Called once, on the same thread, after the last entry.
+    fn close(&self) {}
 }
 
 /// The prediction log of one application.

@@ -93,6 +93,7 @@ impl LogWriter {
             more = work.retain() && shared.queue.closed().is_none();
         }
         work.finish();
+        work.writer.observers.iter().for_each(|observer| observer.close());
     }
 }
 

@@ -51,6 +51,12 @@ impl FieldEvidence {
         Self { bins: CountEvidence::unordered(bins), missing, unseen }
     }
 
+    /// Whether its counts are of categories, and so have unseen ones.
+    #[must_use]
+    pub fn is_of_categories(&self) -> bool {
+        self.unseen.is_some()
+    }
+
     /// The logarithm of the evidence against "nothing has changed in this field": a mean of that of
     /// its parts, of which the bins have half of the weight.
     #[must_use]

@@ -20,7 +20,6 @@ use crate::isotonic::Isotonic;
 
 /// The calibration of a classifier, and its accuracy, on reference data with labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// Number of rows with a label.
     pub rows: u64,

@@ -8,14 +8,14 @@ use rand::rngs::Xoshiro256PlusPlus;
 use simulation::{FieldKind, Setting, Simulation};
 
 const SETTING: Setting =
-    Setting { rows: 200, fields: 3, kind: FieldKind::Normal, window: 400, between: 25, alpha: 0.2 };
+    Setting { rows: 200, fields: 3, kind: FieldKind::Normal, window: 400, between: 25 };
 
 /// Alarms in `runs` runs without drift.
 fn false_alarms(setting: &Setting, runs: u64) -> usize {
     let alarms = (0..runs).filter(|&seed| {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
         let mut simulation = Simulation::new(setting, &mut random);
-        simulation.first_alarm(1_500, 0.0, &mut random).is_some()
+        simulation.smallest_p_value(1_500, &mut random) < 0.2
     });
     alarms.count()
 }
@@ -32,14 +32,14 @@ fn false_alarms_are_at_most_alpha_with_continuous_looking() {
 
 #[test]
 fn shift_is_detected_after_records_that_its_size_needs() {
-    let setting = Setting { rows: 2_000, alpha: 0.01, ..SETTING };
+    let setting = Setting { rows: 2_000, ..SETTING };
     let mut slowest = 0;
     for (shift, maximum) in [(0.5, 400), (1.0, 125)] {
         for seed in 0..10 {
             let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
             let mut simulation = Simulation::new(&setting, &mut random);
-            assert_eq!(simulation.first_alarm(500, 0.0, &mut random), None, "seed {seed}");
-            let delay = simulation.first_alarm(maximum, shift, &mut random);
+            assert_eq!(simulation.first_alarm(500, 0.0, 0.01, &mut random), None, "seed {seed}");
+            let delay = simulation.first_alarm(maximum, shift, 0.01, &mut random);
             slowest = slowest.max(delay.unwrap_or_else(|| panic!("{shift}: seed {seed}")));
         }
     }

@@ -7,9 +7,12 @@ use anyhow::{Context, Result, bail, ensure};
 use csv::StringRecord;
 use spinfer_backend::{Tensor, TensorType};
 
+use super::calibrate::LabelColumn;
 use super::run_graph::{Numbers, OutputColumn, Runner};
 use crate::cli::add::values::{put_float, put_integer, put_string};
-use crate::drift::baseline::{PresentValues, Summary, summarize_categories, summarize_numbers};
+use crate::drift::baseline::{
+    CalibrationEntry, PresentValues, Summary, summarize_categories, summarize_numbers,
+};
 use crate::drift::signature::{FieldSignature, SignatureTensor};
 use crate::inference::datatype;
 use crate::process::text::shortened;
@@ -28,6 +31,7 @@ pub(super) struct ReferenceColumns {
     features: Vec<Feature>,
     /// Outputs in the order of the graph.
     outputs: Vec<(String, Numbers)>,
+    labels: Option<LabelColumn>,
 }
 
 /// A column of the file, which is an element of an input.
@@ -59,13 +63,15 @@ impl ReferenceColumns {
         file: impl Read,
         signature: &FieldSignature,
         runner: &Runner,
+        label: Option<&str>,
     ) -> Result<Self> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
         let header = reader.headers()?.clone();
         let (mut features, mut inputs) = columns(signature, runner, &header)?;
         let per_row = features.len() as u64 + expected_outputs(signature);
         let batch = runner.batch();
-        let mut reference = Self { rows: 0, features: Vec::new(), outputs: Vec::new() };
+        let labels = label.map(|name| LabelColumn::find(name, &header, signature)).transpose()?;
+        let mut reference = Self { rows: 0, features: Vec::new(), outputs: Vec::new(), labels };
         let mut pending = 0;
         let mut record = StringRecord::new();
         while reader.read_record(&mut record)? {
@@ -79,7 +85,11 @@ impl ReferenceColumns {
             let line = record.position().map_or(0, csv::Position::line);
             let pushed = push(&record, &mut features, &mut inputs);
             // A row with a missing integer cannot be run: its outputs are missing too.
-            pending += usize::from(pushed.with_context(|| format!("line {line}"))?);
+            let complete = pushed.with_context(|| format!("line {line}"))?;
+            if let Some(labels) = reference.labels.as_mut().filter(|_| complete) {
+                labels.push(&record).with_context(|| format!("line {line}"))?;
+            }
+            pending += usize::from(complete);
             if pending == batch {
                 reference.run(runner, &mut inputs, pending)?;
                 pending = 0;
@@ -116,6 +126,12 @@ impl ReferenceColumns {
             ensure!(values.append(more), "the type of the output `{name}` differs between rows");
         }
         Ok(())
+    }
+
+    /// The calibration, if there are labels.
+    pub(super) fn calibrate(&self, signature: &FieldSignature) -> Result<Option<CalibrationEntry>> {
+        let labels = self.labels.as_ref();
+        labels.map(|labels| labels.calibrate(&self.outputs, signature)).transpose()
     }
 
     /// Columns of strings, which are not in a baseline.
@@ -287,7 +303,7 @@ fn check_missing(
 }
 
 /// The first few names, for a message.
-fn listed(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+pub(super) fn listed(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     const SHOWN: usize = 12;
     let names: Vec<_> =
         names.into_iter().map(|name| format!("`{}`", shortened(name.as_ref()))).collect();
@@ -334,7 +350,7 @@ fn push(
 }
 
 /// Whether spreadsheets or pandas write a missing value so.
-fn is_missing(cell: &str) -> bool {
+pub(super) fn is_missing(cell: &str) -> bool {
     ["", "nan", "na", "null", "none"].iter().any(|word| cell.eq_ignore_ascii_case(word))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The data is checked before anything is written, and the file is written atomically.
 
+mod calibrate;
 mod columns;
 mod folder;
 mod run_graph;
@@ -14,11 +15,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
+use spinfer_statistics::expected_accuracy::Calibration;
 
 use self::columns::ReferenceColumns;
 use self::run_graph::Runner;
 use crate::drift::BASELINE;
-use crate::drift::baseline::{Baseline, BaselineFile, Summary};
+use crate::drift::baseline::{Baseline, BaselineFile, CalibrationEntry, Summary};
 use crate::drift::signature::FieldSignature;
 use crate::inference::InferenceFlags;
 use crate::process::atomic_file::{self, Existing, READABLE};
@@ -36,6 +38,10 @@ pub struct BaselineOptions {
     /// Version of the model, if it has several
     #[arg(long)]
     version: Option<String>,
+
+    /// Column with the true class of each row: accuracy is then expected without labels
+    #[arg(long, value_name = "COLUMN")]
+    label: Option<String>,
 
     /// Overwrite an existing baseline.json
     #[arg(long)]
@@ -55,7 +61,7 @@ pub struct BaselineOptions {
 /// If the model or the data cannot be read, the data does not match the model's features, or a
 /// baseline exists.
 pub fn run(command: &BaselineOptions, out: &mut impl Write) -> Result<()> {
-    let BaselineOptions { data, model, version, force, from, inference } = command;
+    let BaselineOptions { data, model, version, label, force, from, inference } = command;
 
     // 1 Load the model version.
     let folder = folder::find(from, model, version.as_deref())?;
@@ -73,20 +79,22 @@ pub fn run(command: &BaselineOptions, out: &mut impl Write) -> Result<()> {
 
     // 2 Read the data, and run the graph on it.
     let file = File::open(data).with_context(|| data.display().to_string())?;
-    let reference = ReferenceColumns::read(file, &signature, &runner)
+    let reference = ReferenceColumns::read(file, &signature, &runner, label.as_deref())
         .with_context(|| data.display().to_string())?;
     let rows = reference.rows();
     ensure!(rows > 0, "{}: the file has no rows", data.display());
     let strings = reference.strings().join(", ");
+    let calibration =
+        reference.calibrate(&signature).with_context(|| data.display().to_string())?;
     let (features, outputs) = reference.summarize(&signature)?;
-    let file = BaselineFile { model: name, version, rows, features, outputs };
+    let file = BaselineFile { model: name, version, rows, features, outputs, calibration };
 
     // 3 Write the baseline.
     let text = to_json(&file)?;
     Baseline::parse(&text, &signature)
         .with_context(|| format!("the baseline does not match {}", folder.display()))?;
     write(&path, &text, *force).with_context(|| path.display().to_string())?;
-    let BaselineFile { features, outputs, .. } = &file;
+    let BaselineFile { features, outputs, calibration, .. } = &file;
     let (of_features, of_outputs) = (features.len(), outputs.len());
     writeln!(
         out,
@@ -94,6 +102,9 @@ pub fn run(command: &BaselineOptions, out: &mut impl Write) -> Result<()> {
          spinfer drift",
         path.display()
     )?;
+    if let Some(CalibrationEntry { fitted: Calibration { rows, accuracy, .. }, .. }) = calibration {
+        writeln!(out, "Calibrated on {rows} rows with labels; accuracy {accuracy:.3}")?;
+    }
     if !strings.is_empty() {
         writeln!(out, "Skipped string columns: {strings}")?;
     }
@@ -107,8 +118,21 @@ fn write(path: &Path, text: &str, force: bool) -> Result<()> {
 
 /// The JSON text, in the style of the examples' baselines: a line for each key of a summary.
 fn to_json(file: &BaselineFile) -> Result<String> {
-    let BaselineFile { model, version, rows, features, outputs } = file;
+    let BaselineFile { model, version, rows, features, outputs, calibration } = file;
     let mut text = String::from("{\n");
+    if let Some(CalibrationEntry { class, probabilities, fitted }) = calibration {
+        let Calibration { rows, accuracy, classes } = fitted;
+        let lines =
+            classes.iter().map(|class| Ok(format!("      {}", serde_json::to_string(class)?)));
+        let lines = lines.collect::<Result<Vec<_>>>()?.join(",\n");
+        text.push_str(&format!(
+            "  \"calibration\": {{\n    \"accuracy\": {accuracy:?},\n    \"class\": {},\n    \
+             \"classes\": [\n{lines}\n    ],\n    \"probabilities\": {},\n    \"rows\": {rows}\n  \
+             }},\n",
+            quoted(class)?,
+            quoted(probabilities)?
+        ));
+    }
     let section = |text: &mut String, key: &str, fields: &BTreeMap<String, Summary>| {
         text.push_str(&format!("  {}: {{\n", quoted(key)?));
         for (index, (name, summary)) in fields.iter().enumerate() {

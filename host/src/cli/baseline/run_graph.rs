@@ -124,6 +124,18 @@ impl Numbers {
         })
     }
 
+    /// The value of a row; NaN if there is none.
+    #[expect(clippy::cast_precision_loss, reason = "a probability is no such integer")]
+    pub(super) fn at(&self, row: usize) -> f64 {
+        let value = match self {
+            Self::Single(values) => values.get(row).map(|&x| f64::from(x)),
+            Self::Double(values) => values.get(row).copied(),
+            Self::Integer(values) => values.get(row).map(|&x| x as f64),
+            Self::Text(_) => None,
+        };
+        value.unwrap_or(f64::NAN)
+    }
+
     /// Appends `more`; false if its type differs.
     pub(super) fn append(&mut self, more: Self) -> bool {
         match (self, more) {

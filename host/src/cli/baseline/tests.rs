@@ -30,6 +30,7 @@ fn command(dir: &Path, csv: &str) -> BaselineOptions {
         data,
         model: "iris-classifier".into(),
         version: None,
+        label: None,
         force: false,
         from: dir.join("spin.toml"),
         inference: InferenceFlags::default(),
@@ -162,6 +163,51 @@ fn invalid_input_is_reported_and_nothing_is_written() {
     assert!(!dir.path().join("models/iris-classifier/1/baseline.json").exists());
 }
 
+/// The training data with a column of labels, by row.
+fn labelled(label: impl Fn(usize) -> &'static str) -> String {
+    let rows = TRAINING.lines().enumerate().map(|(line, row)| {
+        let label = if line == 0 { "species" } else { label(line - 1) };
+        format!("{row},{label}\n")
+    });
+    rows.collect()
+}
+
+#[test]
+fn calibration_is_fitted_on_rows_with_labels() {
+    let dir = repository(&["1"]);
+    let species = ["setosa", "versicolor", "virginica", ""];
+    let mut out = Vec::new();
+    let options = BaselineOptions {
+        label: Some("species".into()),
+        ..command(dir.path(), &labelled(|row| species[row % 4]))
+    };
+    run(&options, &mut out).unwrap();
+    let printed = String::from_utf8(out).unwrap();
+    assert!(printed.contains("Calibrated on 90 rows with labels; accuracy 0."), "{printed}");
+    let path = dir.path().join("models/iris-classifier/1/baseline.json");
+    let file: BaselineFile = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let CalibrationEntry { class, probabilities, fitted } = file.calibration.unwrap();
+    assert_eq!((&*class, &*probabilities, fitted.rows), ("label", "probabilities", 90));
+    assert!(fitted.is_valid(3) && fitted.accuracy < 0.6, "labels at random: {fitted:?}");
+    let mut certain = [0.98, 0.01, 0.01];
+    assert!(fitted.calibrate(&mut certain) && certain[0] < 0.7, "{certain:?}");
+}
+
+#[test]
+fn unknown_label_is_reported_with_the_classes() {
+    let dir = repository(&["1"]);
+    let refused = |csv: &str, label: &str| {
+        refused(&BaselineOptions { label: Some(label.into()), ..command(dir.path(), csv) })
+    };
+    let error = refused(&labelled(|_| "rose"), "species");
+    let part = "line 2: the column `species`: `rose` is not a class; the classes are `setosa`, ";
+    assert!(error.contains(part), "{error}");
+    let error = refused(TRAINING, "species");
+    assert!(error.contains("--label species: there is no such column; found `sepal_"), "{error}");
+    let error = refused(&labelled(|_| ""), "species");
+    assert!(error.contains("no row has a label and a prediction"), "{error}");
+}
+
 #[test]
 fn model_with_preprocessing_in_its_component_is_refused() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
@@ -172,7 +218,8 @@ fn model_with_preprocessing_in_its_component_is_refused() {
         &BackendOptions::default().backends(),
     )
     .unwrap();
-    let error = ReferenceColumns::read("text\nhello\n".as_bytes(), &signature, &graph).unwrap_err();
+    let error =
+        ReferenceColumns::read("text\nhello\n".as_bytes(), &signature, &graph, None).unwrap_err();
     assert!(error.to_string().contains("runs the graph alone"), "{error}");
 }
 
@@ -183,6 +230,6 @@ proptest! {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/iris-classifier/1");
         let signature = FieldSignature::read(&models).unwrap();
         let graph = Runner::load("iris-classifier", &models, &BackendOptions::default().backends()).unwrap();
-        let _ = ReferenceColumns::read(csv.as_bytes(), &signature, &graph);
+        let _ = ReferenceColumns::read(csv.as_bytes(), &signature, &graph, None);
     }
 }

@@ -3,6 +3,7 @@
 
 mod categories;
 mod file;
+mod moments;
 mod summarize;
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,9 +12,12 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
+use spinfer_statistics::expected_accuracy::Calibration;
 
 pub use categories::Categories;
-pub use file::{BaselineFile, Summary};
+pub use file::{BaselineFile, CalibrationEntry, Summary};
+pub use moments::ReferenceMoments;
 pub use summarize::{PresentValues, summarize_categories, summarize_numbers};
 
 use super::signature::{ClassLabel, FieldSignature, SignatureTensor};
@@ -26,7 +30,8 @@ pub const BASELINE: &str = "baseline.json";
 
 /// Maximum size of the file, in bytes: enough for some ten thousand fields.
 const MAX_BYTES: u64 = 16 << 20;
-/// Maximum number of bins of all fields together: a window has 20 counters of 4 bytes for each.
+/// Maximum number of bins of all fields together: a window has 20 counters of 4 bytes, and two sums
+/// of 8 bytes, for each.
 pub const MAX_BINS: usize = 65_536;
 
 /// A baseline that matches its model version.
@@ -38,6 +43,19 @@ pub struct Baseline {
     pub rows: u64,
     /// Features, in the order of the signature, then outputs.
     pub fields: Vec<BaselineField>,
+    pub calibration: Option<CalibratedClasses>,
+    /// Hash of the file's contents: windows of different baselines cannot be merged.
+    pub fingerprint: String,
+}
+
+/// How accuracy is expected from the probabilities of the classes.
+#[derive(Debug, PartialEq)]
+pub struct CalibratedClasses {
+    /// Index of the output of classes in [`Baseline::fields`].
+    pub class: usize,
+    /// Name of the probability of each class.
+    pub probabilities: Vec<String>,
+    pub calibration: Calibration,
 }
 
 /// A feature or an output.
@@ -50,6 +68,10 @@ pub struct BaselineField {
     pub counts: Vec<u64>,
     /// Number of missing reference values.
     pub missing: u64,
+    /// Of numbers, if the file has them and the reference is not constant.
+    pub moments: Option<ReferenceMoments>,
+    /// Whether all reference values are equal.
+    pub constant: bool,
     /// Alternative name in records. Outputs only.
     pub alias: Option<&'static str>,
 }
@@ -101,7 +123,8 @@ impl Baseline {
     /// Names the key that is invalid or does not match.
     pub fn parse(text: &str, signature: &FieldSignature) -> Result<Self> {
         let file: BaselineFile<Value> = serde_json::from_str(text)?;
-        let BaselineFile { model, version, rows, features, outputs } = file;
+        let fingerprint = fingerprint(&file)?;
+        let BaselineFile { model, version, rows, features, outputs, calibration } = file;
         let same = |key: &str, given: &str, expected: &Option<String>| {
             let expected = expected.as_deref().unwrap_or_default();
             ensure!(
@@ -133,7 +156,42 @@ impl Baseline {
         let bins: usize = fields.iter().map(|field: &BaselineField| field.counts.len()).sum();
         ensure!(bins <= MAX_BINS, "{bins} bins in all fields; the maximum is {MAX_BINS}");
         name_predictions(&mut fields);
-        Ok(Self { model, version, rows, fields })
+        let calibration = calibration
+            .map(|entry| CalibratedClasses::new(entry, &fields, &classes))
+            .transpose()
+            .context("calibration")?;
+        Ok(Self { model, version, rows, fields, calibration, fingerprint })
+    }
+}
+
+/// A hash of the contents, whatever the order of keys and the white space.
+fn fingerprint(file: &BaselineFile<Value>) -> Result<String> {
+    let hash = Sha256::digest(serde_json::to_vec(file)?);
+    Ok(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+impl CalibratedClasses {
+    fn new(entry: CalibrationEntry, fields: &[BaselineField], classes: &[i64]) -> Result<Self> {
+        let CalibrationEntry { class, probabilities, fitted } = entry;
+        let mut outputs = fields.iter().enumerate().filter(|(_, f)| f.role == Role::Output);
+        let found = outputs.find(|(_, field)| field.name == class);
+        let Some((index, Bins::Category(categories))) = found.map(|(i, field)| (i, &field.bins))
+        else {
+            bail!("class: `{}` is no output with categories", shortened(&class));
+        };
+        let in_order = classes.iter().enumerate().all(|(at, &c)| categories.of_number(c) == at);
+        ensure!(
+            in_order && categories.other() == classes.len(),
+            "class: the values of outputs.{class} must be the classes, in the order of `labels` in \
+             {SIGNATURE}"
+        );
+        ensure!(
+            fitted.is_valid(classes.len()),
+            "classes: must have, for each of the {} labels, ascending x, and y that do not descend",
+            classes.len()
+        );
+        let names = (0..classes.len()).map(|at| format!("{probabilities}[{at}]"));
+        Ok(Self { class: index, probabilities: names.collect(), calibration: fitted })
     }
 }
 
@@ -219,11 +277,30 @@ impl BaselineField {
         labels: &[ClassLabel],
         classes: &[i64],
     ) -> Result<Self> {
+        let (mut moments, mut constant) = (None, false);
         let (bins, mut counts, count, missing, expected) = match summary {
-            Summary::Number { edges, counts, count, missing, .. } => {
+            Summary::Number {
+                edges,
+                counts,
+                count,
+                missing,
+                mean,
+                std,
+                min,
+                max,
+                means,
+                deviations,
+            } => {
                 let ascend = edges.is_sorted_by(|a, b| a < b);
                 ensure!(ascend && edges.iter().all(|e| e.is_finite()), "edges: must ascend");
                 let expected = edges.len() + 1;
+                constant = min.is_some() && min == max;
+                let given = means.zip(deviations).zip(mean.zip(std)).filter(|_| !constant);
+                moments = given
+                    .map(|((means, deviations), (mean, std))| {
+                        ReferenceMoments::new(mean, std, &means, &deviations, &counts)
+                    })
+                    .transpose()?;
                 (Bins::Number { edges }, counts, count, missing, expected)
             }
             Summary::Category { values, counts, count, missing } => {
@@ -246,7 +323,7 @@ impl BaselineField {
         if let Bins::Category(_) = bins {
             counts.push(0);
         }
-        Ok(Self { name, role, bins, counts, missing, alias: None })
+        Ok(Self { name, role, bins, counts, missing, moments, constant, alias: None })
     }
 }
 

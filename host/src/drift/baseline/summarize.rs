@@ -24,11 +24,12 @@ pub fn summarize_numbers(values: PresentValues, missing: u64) -> Summary {
         PresentValues::Single(mut values) => {
             values.sort_unstable_by(f32::total_cmp);
             // The shortest decimals, not the exact values of the 32-bit floats.
-            summarize(&values, missing, |&x| shortest(x), |x| shortest(narrow(x)))
+            let next = |x: &f32| shortest(x.next_up());
+            summarize(&values, missing, |&x| shortest(x), |x| shortest(narrow(x)), next)
         }
         PresentValues::Double(mut values) => {
             values.sort_unstable_by(f64::total_cmp);
-            summarize(&values, missing, |&x| x, |x| x)
+            summarize(&values, missing, |&x| x, |x| x, |x| x.next_up())
         }
     }
 }
@@ -44,12 +45,13 @@ fn narrow(value: f64) -> f32 {
 }
 
 /// Summarizes `sorted` values. `wide` converts a value to `f64`, `round` a computed number to the
-/// form in the file.
+/// form in the file; `next` is the next greater value.
 fn summarize<T: PartialOrd>(
     sorted: &[T],
     missing: u64,
     wide: impl Fn(&T) -> f64,
     round: impl Fn(f64) -> f64,
+    next: impl Fn(&T) -> f64,
 ) -> Summary {
     let mut edges: Vec<f64> = Vec::new();
     let mut counts = Vec::new();
@@ -73,6 +75,13 @@ fn summarize<T: PartialOrd>(
         below = end;
     }
     counts.push((sorted.len() - below) as u64);
+    // Any other value than a constant is in another bin.
+    let constant = sorted.first().zip(sorted.last()).filter(|(first, last)| first == last);
+    let around = constant.map(|(value, _)| (wide(value), next(value)));
+    if let Some((value, next)) = around.filter(|(_, next)| next.is_finite()) {
+        edges = vec![value, next];
+        counts = vec![0, sorted.len() as u64, 0];
+    }
     let count = sorted.len() as u64;
     let moment = |term: &dyn Fn(f64) -> f64| {
         sorted.iter().map(|value| term(wide(value))).sum::<f64>() / float(count)
@@ -80,6 +89,7 @@ fn summarize<T: PartialOrd>(
     let mean = moment(&|x| x);
     let std = moment(&|x| (x - mean).powi(2)).sqrt();
     let finite = |x: f64| Some(x).filter(|x| x.is_finite());
+    let (means, deviations) = bin_moments(sorted, &counts, &wide, &round).unzip();
     Summary::Number {
         edges,
         counts,
@@ -89,7 +99,39 @@ fn summarize<T: PartialOrd>(
         std: finite(round(std)),
         min: sorted.first().and_then(|value| finite(wide(value))),
         max: sorted.last().and_then(|value| finite(wide(value))),
+        means,
+        deviations,
     }
+}
+
+/// Mean and standard deviation of the values of each bin; 0 for an empty bin. `None` if a value is
+/// infinite.
+fn bin_moments<T>(
+    sorted: &[T],
+    counts: &[u64],
+    wide: impl Fn(&T) -> f64,
+    round: impl Fn(f64) -> f64,
+) -> Option<(Vec<f64>, Vec<f64>)> {
+    let mut values = sorted.iter();
+    let moments: Vec<(f64, f64)> = counts
+        .iter()
+        .map(|&count| {
+            let of_bin: Vec<f64> =
+                values.by_ref().take(usize::try_from(count).unwrap_or(0)).map(&wide).collect();
+            // Rounding would give equal values a deviation.
+            match (of_bin.first(), of_bin.last()) {
+                (None, _) => return (0.0, 0.0),
+                (Some(first), Some(last)) if first == last => return (*first, 0.0),
+                _ => {}
+            }
+            let n = float(count);
+            let mean = of_bin.iter().sum::<f64>() / n;
+            let variance = of_bin.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+            (round(mean), round(variance.sqrt()))
+        })
+        .collect();
+    let finite = |&(mean, deviation): &(f64, f64)| mean.is_finite() && deviation.is_finite();
+    moments.iter().all(finite).then(|| moments.into_iter().unzip())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rows are far below 2^53")]
@@ -141,6 +183,21 @@ mod tests {
     }
 
     #[test]
+    fn moments_of_bins_are_those_of_their_values() {
+        let values = (0..30).map(f64::from).collect();
+        let summary = summarize_numbers(PresentValues::Double(values), 0);
+        let Summary::Number { means: Some(means), deviations: Some(deviations), counts, .. } =
+            summary
+        else {
+            panic!()
+        };
+        assert_eq!((counts[0], means[0], means[9]), (3, 1.0, 28.0));
+        assert!((deviations[0] - (2.0_f64 / 3.0).sqrt()).abs() < 1e-12, "{deviations:?}");
+        let infinite = summarize_numbers(PresentValues::Double(vec![0.0, f64::INFINITY]), 0);
+        assert!(matches!(infinite, Summary::Number { means: None, deviations: None, .. }));
+    }
+
+    #[test]
     fn equal_deciles_give_one_edge_and_adjacent_floats_the_greater() {
         let summary =
             summarize_numbers(PresentValues::Double([vec![0.0; 80], vec![1.0; 20]].concat()), 0);
@@ -148,6 +205,17 @@ mod tests {
         let (zero, next) = (0.0, f32::from_bits(1));
         let summary = summarize_numbers(PresentValues::Single(vec![zero, zero, next, next]), 0);
         assert_eq!(parts(&summary), (&[shortest(next)][..], &[2, 2][..]));
+        let summary = summarize_numbers(PresentValues::Single(vec![0.1; 5]), 0);
+        let (edges, counts) = parts(&summary);
+        assert!(edges[0] == 0.1 && edges[1] > 0.1 && edges[1] < 0.100_000_02, "{edges:?}");
+        assert_eq!(counts, [0, 5, 0], "any other value than a constant is in another bin");
+        for value in [0.0, 3.0, -1e30, 1e300] {
+            let summary = summarize_numbers(PresentValues::Double(vec![value; 2]), 0);
+            let (edges, counts) = parts(&summary);
+            assert!(edges[0] == value && edges[1] > value && counts == [0, 2, 0], "{edges:?}");
+        }
+        let infinite = summarize_numbers(PresentValues::Double(vec![f64::INFINITY; 2]), 0);
+        assert_eq!(parts(&infinite), (&[][..], &[2][..]));
         let summary = summarize_numbers(PresentValues::Single(Vec::new()), 3);
         assert_eq!(parts(&summary), (&[][..], &[0][..]));
     }
@@ -173,7 +241,8 @@ mod tests {
             prop_assert!(edges.is_sorted_by(|a, b| a < b) && edges.len() < BINS);
             let mut found = vec![0; edges.len() + 1];
             for &x in &values {
-                prop_assert!(!edges.contains(&f64::from(x)));
+                let constant = counts.len() == 3 && counts[0] + counts[2] == 0;
+                prop_assert!(constant || !edges.contains(&f64::from(x)));
                 found[edges.partition_point(|&edge| edge <= f64::from(x))] += 1;
             }
             prop_assert_eq!(&found, counts);

@@ -13,20 +13,19 @@ use spinfer_statistics::alarm::{
 const PARTS: usize = 20;
 
 #[derive(Clone, Copy, Debug)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// Rows of the reference data.
-    pub rows: usize,
-    pub fields: usize,
-    pub kind: FieldKind,
+    pub(crate) rows: usize,
+    pub(crate) fields: usize,
+    pub(crate) kind: FieldKind,
     /// Records of a window.
-    pub window: usize,
+    pub(crate) window: usize,
     /// Records between looks.
-    pub between: usize,
-    pub alpha: f64,
+    pub(crate) between: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum FieldKind {
+pub(crate) enum FieldKind {
     /// Normal, in deciles of the reference data.
     Normal,
     /// Categories with these shares.
@@ -40,7 +39,7 @@ struct Part {
     counts: Vec<Vec<u64>>,
 }
 
-pub struct Simulation<'a> {
+pub(crate) struct Simulation<'a> {
     setting: &'a Setting,
     fields: Vec<(FieldEvidence, Vec<f64>)>,
     parts: VecDeque<Part>,
@@ -49,7 +48,7 @@ pub struct Simulation<'a> {
 
 impl<'a> Simulation<'a> {
     /// Draws the reference data.
-    pub fn new(setting: &'a Setting, random: &mut impl Rng) -> Self {
+    pub(crate) fn new(setting: &'a Setting, random: &mut impl Rng) -> Self {
         let field = |_| match setting.kind {
             FieldKind::Normal => {
                 let mut values: Vec<f64> =
@@ -78,41 +77,53 @@ impl<'a> Simulation<'a> {
     }
 
     /// Draws `records` records, of which the first field is shifted by `shift` standard deviations.
-    /// The number of records before the first alarm of any field.
-    pub fn first_alarm(
+    /// The number of records before the first look with a p-value below `alpha`.
+    pub(crate) fn first_alarm(
         &mut self,
         records: usize,
         shift: f64,
+        alpha: f64,
         random: &mut impl Rng,
     ) -> Option<usize> {
-        let Setting { window, between, alpha, .. } = *self.setting;
+        (1..=records).find(|record| {
+            self.draw(shift, random);
+            record.is_multiple_of(self.setting.between)
+                && self.look().iter().any(|&p_value| is_raised(false, p_value, alpha))
+        })
+    }
+
+    /// The smallest p-value of all looks at `records` records without drift.
+    pub(crate) fn smallest_p_value(&mut self, records: usize, random: &mut impl Rng) -> f64 {
+        let mut smallest = 1.0_f64;
         for record in 1..=records {
-            if self.parts.back().is_none_or(|part| part.records >= window / PARTS) {
-                if self.parts.len() == PARTS {
-                    self.parts.pop_front();
-                }
-                let counts =
-                    self.fields.iter().map(|(_, edges)| vec![0; edges.len() + 1]).collect();
-                self.parts.push_back(Part { start: None, records: 0, counts });
-            }
-            let last = self.parts.len() - 1;
-            let part = &mut self.parts[last];
-            part.records += 1;
-            for (index, (counts, (_, edges))) in
-                part.counts.iter_mut().zip(&self.fields).enumerate()
-            {
-                let value: f64 = match self.setting.kind {
-                    FieldKind::Normal => StandardNormal.sample(random),
-                    FieldKind::Categories(_) => random.random(),
-                };
-                let shift = if index == 0 { shift } else { 0.0 };
-                counts[bin(edges, value + shift)] += 1;
-            }
-            if record % between == 0 && self.look().iter().any(|&p| is_raised(false, p, alpha)) {
-                return Some(record);
+            self.draw(0.0, random);
+            if record.is_multiple_of(self.setting.between) {
+                smallest = self.look().into_iter().fold(smallest, f64::min);
             }
         }
-        None
+        smallest
+    }
+
+    fn draw(&mut self, shift: f64, random: &mut impl Rng) {
+        if self.parts.back().is_none_or(|part| part.records >= self.setting.window / PARTS) {
+            if self.parts.len() == PARTS {
+                self.parts.pop_front();
+            }
+            let counts = self.fields.iter().map(|(_, edges)| vec![0; edges.len() + 1]).collect();
+            self.parts.push_back(Part { start: None, records: 0, counts });
+        }
+        let last = self.parts.len() - 1;
+        let part = &mut self.parts[last];
+        part.records += 1;
+        let fields = part.counts.iter_mut().zip(&self.fields);
+        for (index, (counts, (_, edges))) in fields.enumerate() {
+            let value: f64 = match self.setting.kind {
+                FieldKind::Normal => StandardNormal.sample(random),
+                FieldKind::Categories(_) => random.random(),
+            };
+            let shift = if index == 0 { shift } else { 0.0 };
+            counts[bin(edges, value + shift)] += 1;
+        }
     }
 
     fn look(&mut self) -> Vec<f64> {

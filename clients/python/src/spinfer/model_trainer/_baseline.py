@@ -48,11 +48,19 @@ def summarize_numbers(values: npt.NDArray[np.float32]) -> dict[str, Any]:
         moments = {"mean": every.mean(), "std": every.std()}
         summary |= {name: shortest(moment) for name, moment in moments.items()}
         summary |= {"min": float(numbers[0]), "max": float(numbers[-1])}
+        of_bins = [every[np.repeat(bins, times) == bin] for bin in range(len(edges) + 1)]
+        if np.isfinite(every).all():
+            summary["means"] = [shortest(x.mean()) if len(x) else 0.0 for x in of_bins]
+            # Rounding would give equal values a deviation.
+            summary["deviations"] = [
+                shortest(x.std()) if len(x) and x[0] < x[-1] else 0.0 for x in of_bins
+            ]
     return summary
 
 
 def decile_edges(numbers: npt.NDArray[np.float64], times: npt.NDArray[np.int64]) -> list[float]:
     """Midpoints between each decile and the next greater number, so that no number is on an edge.
+    Of a constant, the constant and the next greater number.
 
     Args:
         numbers: distinct, ascending.
@@ -60,6 +68,10 @@ def decile_edges(numbers: npt.NDArray[np.float64], times: npt.NDArray[np.int64])
     """
     if len(numbers) == 0:
         return []
+    if len(numbers) == 1 and np.isfinite(numbers[0]):
+        # Any other value than the constant is in another bin.
+        greater = np.nextafter(np.float32(numbers[0]), np.float32(np.inf))
+        return [float(numbers[0]), shortest(greater)]
     every = np.repeat(numbers, times)
     deciles = np.unique(np.quantile(every, np.arange(1, 10) / 10, method="lower"))
     next_greater = np.searchsorted(numbers, deciles, side="right")

@@ -1,0 +1,171 @@
+use super::*;
+use crate::admin;
+use crate::drift::report::{ChiSquaredReport, DriftKind, WassersteinReport};
+
+fn field(name: &str, status: Status) -> FieldReport {
+    FieldReport {
+        name: name.into(),
+        kind: DriftKind::Number,
+        status,
+        since: None,
+        n: 10_000,
+        effective_n: 10_000.0,
+        missing: 1234,
+        missing_share: 0.1099,
+        baseline_missing_share: 0.0,
+        psi: Some(12.345),
+        psi_reading: None,
+        ks: Some(1.0),
+        js: Some(0.987),
+        chi_squared: Some(ChiSquaredReport { statistic: 123_456.0, degrees: 9, p_value: 0.0 }),
+        wasserstein: Some(WassersteinReport { distance: 12.3456, error: 0.1 }),
+        wasserstein_reason: None,
+        p_value: Some(1e-9),
+        unseen: None,
+        bins: Vec::new(),
+        baseline: vec![0.1; 10],
+        current: vec![0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.75],
+    }
+}
+
+fn version() -> VersionReport {
+    let absent = FieldReport {
+        n: 0,
+        missing: 0,
+        psi: None,
+        ks: None,
+        js: None,
+        chi_squared: None,
+        wasserstein: None,
+        p_value: None,
+        ..field("b", Status::NotLogged)
+    };
+    VersionReport {
+        model: "wine".into(),
+        version: "1".into(),
+        status: Status::Drift,
+        feature_drift: Some(true),
+        prediction_drift: Some(false),
+        baseline_rows: 120,
+        window: WindowReport {
+            records: 10_000,
+            effective_records: 10_000.0,
+            max_records: Some(10_000),
+            max_age_seconds: Some(86_400),
+            half_life_seconds: None,
+            minimum: 200,
+            from: Some("2026-11-29T10:00:00Z".into()),
+            to: Some("2026-11-29T11:00:00Z".into()),
+        },
+        alpha: 0.01,
+        performance: None,
+        features: vec![field("a_name_that_is_far_too_long\u{1b}[2", Status::Drift), absent],
+        outputs: vec![field("probabilities[2]", Status::Ok)],
+    }
+}
+
+#[test]
+fn table_fits_100_columns() {
+    let mut out = Vec::new();
+    write_version(&version(), true, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    let head = "\
+wine version 1: drift
+10000 records, 2026-11-29T10:00:00Z to 2026-11-29T11:00:00Z
+against 120 reference rows; chance of any false alarm, ever: 0.01
+";
+    assert!(text.starts_with(head), "{text}");
+    assert!(text.contains("▂▂▂▂▂▂▂▂▂▂") && text.contains("▁▁▁▁▁▁▁▁▃█"), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn models_without_drift_detection_are_listed_with_the_fix() {
+    let unwatched = |version: Option<&str>, reason| Unwatched {
+        model: "wine".into(),
+        version: version.map(Into::into),
+        reason,
+    };
+    let report = Report {
+        versions: Vec::new(),
+        unwatched: vec![
+            unwatched(Some("2"), UnwatchedReason::NoBaseline),
+            unwatched(None, UnwatchedReason::Disabled),
+        ],
+    };
+    let mut out = Vec::new();
+    write_report(&report, false, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("spinfer baseline data.csv --model wine --version 2"), "{text}");
+    assert!(text.contains("wine: disabled"), "{text}");
+}
+
+#[test]
+fn default_address_is_that_of_the_admin_plane() {
+    use clap::FromArgMatches;
+    let command = DriftOptions::augment_args(clap::Command::new("drift"));
+    let matches = command.get_matches_from(["drift"]);
+    let drift = DriftOptions::from_arg_matches(&matches).unwrap();
+    assert_eq!(
+        drift.admin.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [admin::DEFAULT.to_string()]
+    );
+}
+
+#[test]
+fn unseen_categories_alarms_and_accuracy_are_printed_below_the_table() {
+    let unseen = UnseenReport {
+        count: 12,
+        share: 0.012,
+        baseline_bound: 0.025,
+        p_value: Some(1e-4),
+        most_frequent: vec![UnseenCount { category: "a\u{1b}b".into(), count: 9 }],
+    };
+    let label = FieldReport {
+        unseen: Some(unseen),
+        since: Some("2026-11-29T10:30:00Z".into()),
+        ..field("label", Status::Drift)
+    };
+    let performance = Performance {
+        n: 400,
+        expected_accuracy: Some(0.9),
+        standard_error: Some(0.015),
+        baseline_accuracy: 0.97,
+        labelled: 0,
+        accuracy: None,
+        classes: vec!["a".into(), "b".into()],
+        expected_confusion: vec![vec![0.5, 0.1], vec![0.0, 0.4]],
+    };
+    let with = |performance| VersionReport {
+        outputs: vec![label.clone()],
+        performance: Some(performance),
+        ..version()
+    };
+    let print = |version: &VersionReport| {
+        let mut out = Vec::new();
+        write_version(version, true, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let text = print(&with(performance.clone()));
+    for line in [
+        "label: 12 values (1.2%) of categories not in the baseline, which may have 2.5% at most: a?b (9)",
+        "label: in alarm since 2026-11-29T10:30:00Z",
+        "accuracy: 0.900 +- 0.030 expected of 400 predictions; no labels; 0.970 on the reference rows",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{text}");
+    }
+    let text = print(&with(Performance { labelled: 50, accuracy: Some(0.8), ..performance }));
+    assert!(text.contains("; 0.800 on 50 labels; "), "{text}");
+}
+
+#[test]
+fn decayed_window_is_printed_with_its_half_life() {
+    let mut version = version();
+    version.window.half_life_seconds = Some(3600.0);
+    version.window.effective_records = 345.6;
+    let mut out = Vec::new();
+    write_version(&version, false, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.ends_with(", with a half-life of 1h as precise as 346\n"), "{text}");
+}

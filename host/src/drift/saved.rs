@@ -1,0 +1,80 @@
+//! Windows as JSON: in the state folder, for the next run, and in `GET /drift/windows`, for a report
+//! of several hosts.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::alarms::AlarmState;
+use super::window::WindowState;
+use crate::process::atomic_file::{self, Existing, READABLE};
+use crate::process::read_file::read_file;
+
+/// Name of the file, next to the prediction log.
+pub(super) const FILE: &str = "drift-windows.json";
+
+/// Version of the format.
+const FORMAT: u32 = 1;
+/// Maximum size of the file, in bytes: more than the windows of ten versions with the maximum number of
+/// bins.
+const MAX_BYTES: u64 = 512 << 20;
+
+/// The windows of a host.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedWindows {
+    format: u32,
+    pub(super) windows: Vec<SavedWindow>,
+}
+
+/// The window of a model version, and its alarms.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedWindow {
+    pub(super) model: String,
+    pub(super) version: String,
+    /// Fingerprint of the baseline.
+    pub(super) baseline: String,
+    /// Records, or half-life, of the window.
+    pub(super) shape: String,
+    pub(super) window: WindowState,
+    /// The alarm of each field.
+    pub(super) raised: Vec<AlarmState>,
+}
+
+impl SavedWindows {
+    pub(super) fn new(windows: Vec<SavedWindow>) -> Self {
+        Self { format: FORMAT, windows }
+    }
+
+    /// Parses the windows of other hosts, a JSON array.
+    ///
+    /// # Errors
+    /// Fails if they are malformed, or of another version of spinfer.
+    pub fn parse_all(json: &[u8]) -> Result<Vec<Self>> {
+        let all: Vec<Self> = serde_json::from_slice(json)?;
+        all.into_iter().map(Self::checked).collect()
+    }
+
+    fn checked(self) -> Result<Self> {
+        let format = self.format;
+        ensure!(format == FORMAT, "format {format} is of another version of spinfer");
+        Ok(self)
+    }
+
+    /// Reads the file at `path`; `None` if there is none.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let saved: Self = serde_json::from_slice(&read_file(path, MAX_BYTES)?)?;
+        saved.checked().map(Some)
+    }
+
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let json = serde_json::to_vec(self)?;
+        atomic_file::write(path, &json, READABLE, Existing::Replace)
+            .context("cannot write the file")
+    }
+}

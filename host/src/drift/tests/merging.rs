@@ -1,0 +1,101 @@
+//! Windows of several hosts.
+
+use super::*;
+
+/// The windows as another host sends them.
+fn sent(monitor: &Monitor) -> Vec<SavedWindows> {
+    let json = serde_json::to_vec(&[monitor.windows()]).unwrap();
+    SavedWindows::parse_all(&json).unwrap()
+}
+
+#[test]
+fn merged_report_equals_that_of_one_host_with_all_records() {
+    let (a, b, all) = (iris_monitor(), iris_monitor(), iris_monitor());
+    let mut random = fastrand::Rng::with_seed(4);
+    for index in 0..500 {
+        let mut row = from_baseline(&mut random);
+        if index % 7 == 0 {
+            row[1] = f32::NAN;
+        }
+        row[2] += 0.5;
+        let record = iris(&[row], ["setosa", "rose", "virginica"][index % 3]);
+        all.observe(&record);
+        if random.bool() { a.observe(&record) } else { b.observe(&record) }
+    }
+    let merged = a.merged_report(now(), None, &sent(&b)).unwrap();
+    let expected = all.report(now(), None);
+    let [merged, expected] = [&merged.versions[0], &expected.versions[0]];
+    assert_eq!((merged.window.records, merged.status), (500, expected.status));
+    for (merged, expected) in merged.fields().zip(expected.fields()) {
+        let scores = |field: &FieldReport| (field.n, field.missing, field.psi, field.ks, field.js);
+        assert_eq!(scores(merged), scores(expected));
+        assert_eq!((&merged.current, merged.status), (&expected.current, expected.status));
+        let unseen = |field: &FieldReport| field.unseen.clone().map(|unseen| unseen.most_frequent);
+        assert_eq!(unseen(merged), unseen(expected));
+        let distance = |field: &FieldReport| field.wasserstein.map_or(0.0, |found| found.distance);
+        let (a, b) = (distance(merged), distance(expected));
+        assert!((a - b).abs() < 1e-9, "{}: {a} {b}", merged.name);
+    }
+    let own = |monitor: &Monitor| monitor.report(now(), None).versions[0].window.records;
+    assert_eq!(own(&a) + own(&b), 500, "a merge changes no window");
+}
+
+#[test]
+fn drift_that_no_host_sees_alone_is_an_alarm_of_all() {
+    let mut random = fastrand::Rng::with_seed(9);
+    let baseline = normals_baseline(2_000, &mut random);
+    let hosts: Vec<Monitor> = (0..8).map(|_| normals_watched(&baseline)).collect();
+    for host in &hosts {
+        observe_normals(host, 30, 0.7, &mut random);
+        assert_eq!(drifted(host), [""; 0]);
+    }
+    let others: Vec<SavedWindows> = hosts[1..].iter().flat_map(sent).collect();
+    let merged = hosts[0].merged_report(now(), Some("normals"), &others).unwrap();
+    assert_eq!(merged.versions[0].window.records, 240);
+    assert_eq!(merged.versions[0].features[3].status, Status::Drift);
+    assert_eq!(hosts[0].in_alarm("normals", "1"), Some(false), "an alarm of all is of no host");
+}
+
+#[test]
+fn windows_of_another_baseline_or_format_are_refused() {
+    let (a, b) = (
+        iris_monitor(),
+        watched(
+            &IRIS.replacen("[19, 11,", "[18, 12,", 1),
+            IRIS_SIGNATURE,
+            &DriftSettings::default(),
+        ),
+    );
+    let error = a.merged_report(now(), None, &sent(&b)).unwrap_err().to_string();
+    assert!(error.contains("iris-classifier version 1 has another baseline.json"), "{error}");
+    let json = serde_json::to_string(&[b.windows()]).unwrap();
+    for (from, to, part) in [
+        ("\"format\":1", "\"format\":2", "format 2 is of another version"),
+        ("\"starts\"", "\"begins\"", "unknown field"),
+        ("[{", "{", "invalid type"),
+    ] {
+        let error = format!(
+            "{:#}",
+            SavedWindows::parse_all(json.replacen(from, to, 1).as_bytes()).unwrap_err()
+        );
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn damaged_windows_are_merged_or_refused(
+        at in 0..1_500_usize,
+        length in 0_usize..40,
+        with in "[ -~]{0,10}",
+    ) {
+        let monitor = iris_monitor();
+        monitor.observe(&iris(&[[5.0, 3.0, 4.0, 1.0]], "rose"));
+        let json = serde_json::to_string(&[monitor.windows()]).unwrap();
+        let end = json.len().min(at + length);
+        let damaged = format!("{}{with}{}", &json[..at.min(end)], &json[end..]);
+        if let Ok(others) = SavedWindows::parse_all(damaged.as_bytes()) {
+            let _ = monitor.merged_report(now(), None, &others);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const SIZE: WindowSize = WindowSize { counts: 2, sums: 1 };
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+}
+
+fn recent(records: u32) -> Window {
+    Window::new(&WindowShape::Recent { records, age: HOUR }, SIZE)
+}
+
+fn decayed() -> Window {
+    Window::new(&WindowShape::Decayed { half_life: HOUR }, SIZE)
+}
+
+/// Adds records of the first bin, with the value 2.
+fn add_records(window: &mut Window, now: SystemTime, records: u32) {
+    add_to_bin(window, now, 0, records);
+}
+
+fn add_to_bin(window: &mut Window, now: SystemTime, bin: usize, mut records: u32) {
+    while records > 0 {
+        let (admitted, part) = window.admit(now, records);
+        part.counts[bin] += admitted;
+        part.sums[0] += 2.0 * f64::from(admitted);
+        records -= admitted;
+    }
+}
+
+fn records(window: &Window, now: SystemTime) -> u64 {
+    window.snapshot(now, &[]).records
+}
+
+#[test]
+fn full_window_contains_the_last_records() {
+    let mut window = recent(100);
+    assert_eq!(records(&window, at(0)), 0);
+    add_records(&mut window, at(0), 3);
+    assert_eq!(window.snapshot(at(0), &[]).span, Some((at(0), at(0))));
+    add_records(&mut window, at(1), 1_000);
+    let WindowSnapshot { records, span, counts, weights, sums, .. } = window.snapshot(at(1), &[]);
+    assert!((96..=100).contains(&records), "{records}");
+    assert_eq!((span, counts), (Some((at(1), at(1))), vec![records, 0]));
+    assert_eq!((weights[0], sums[0]), (records as f64, 2.0 * records as f64));
+}
+
+#[test]
+fn expired_records_are_evicted() {
+    let mut window = recent(1_000);
+    for minute in 0..120 {
+        add_records(&mut window, at(minute * 60), 1);
+    }
+    let now = at(120 * 60);
+    let WindowSnapshot { records: count, span, .. } = window.snapshot(now, &[]);
+    assert!((54..=60).contains(&count), "{count}");
+    assert!(span.unwrap().0 >= now - HOUR);
+    assert_eq!(records(&window, at(240 * 60)), 0);
+    assert!(window.state.parts.len() <= SUB_WINDOWS as usize);
+}
+
+#[test]
+fn weights_halve_in_each_half_life() {
+    let mut window = decayed();
+    add_records(&mut window, at(0), 800);
+    for (hours, expected) in [(0_u64, 800.0), (1, 400.0), (3, 100.0)] {
+        let snapshot = window.snapshot(at(hours * 3600), &[]);
+        assert_eq!((snapshot.counts[0], snapshot.weights[0]), (800, expected));
+        assert_eq!(snapshot.squares[0] * 800.0, expected * expected);
+        assert_eq!(snapshot.sums[0], 2.0 * expected);
+    }
+    assert_eq!(records(&window, at(9 * 3600)), 0);
+    for minute in 0..60 * 24 {
+        add_records(&mut window, at(minute * 60), 1);
+    }
+    let snapshot = window.snapshot(at(24 * 3600), &[]);
+    // A record a minute: the sum of 2^(-t/60) is about 60 / ln 2.
+    assert!((snapshot.weights[0] / (60.0 / 2_f64.ln()) - 1.0).abs() < 0.05, "{snapshot:?}");
+    assert!(window.state.parts.len() <= 64);
+}
+
+#[test]
+fn records_are_counted_when_the_clock_is_set_back() {
+    let mut window = recent(1_000);
+    add_records(&mut window, at(10_000), 10);
+    add_records(&mut window, at(0), 10);
+    assert_eq!(records(&window, at(0)), 20);
+    assert_eq!(window.snapshot(at(0), &[]).span, Some((at(0), at(0))));
+    // And expire, as the others do.
+    assert_eq!(records(&window, at(3_700)), 0);
+}
+
+#[test]
+fn records_of_a_jump_into_the_future_expire_after_it() {
+    let mut window = decayed();
+    add_records(&mut window, at(1_000_000_000), 10);
+    add_records(&mut window, at(0), 10);
+    let weights = window.snapshot(at(3600), &[]).weights[0];
+    assert_eq!((weights, records(&window, at(9 * 3600))), (10.0, 0));
+}
+
+#[test]
+fn most_frequent_unseen_categories_are_named() {
+    let mut window = recent(1_000);
+    let (_, part) = window.admit(at(0), 1);
+    for index in 0..1_000 {
+        part.count_unseen(3, if index % 2 == 0 { "frequent" } else { "often\n" });
+        part.count_unseen(3, &format!("rare {index} {}", "x".repeat(100)));
+    }
+    part.count_unseen(4, "frequent");
+    let unseen = window.snapshot(at(0), &[]).unseen;
+    assert_eq!(unseen.iter().filter(|(field, ..)| *field == 3).count(), MAX_UNSEEN);
+    let count = |field, name: &str| {
+        unseen.iter().find(|(f, n, _)| *f == field && n == name).map(|(.., count)| *count)
+    };
+    assert!(count(3, "frequent").unwrap() >= 500 && count(3, "often\n").unwrap() >= 500);
+    assert_eq!(count(4, "frequent"), Some(1));
+    assert!(unseen.iter().all(|(_, name, _)| name.chars().count() <= UNSEEN_NAME));
+}
+
+#[test]
+fn state_survives_json_and_does_not_fit_another_size() {
+    let mut window = recent(100);
+    add_records(&mut window, at(0), 42);
+    window.admit(at(1), 1).1.sums[0] = f64::INFINITY;
+    window.admit(at(1), 1).1.count_unseen(0, "x");
+    window.look(at(1), &[]);
+    let text = serde_json::to_string(window.state()).unwrap();
+    let read = || serde_json::from_str::<WindowState>(&text).unwrap();
+    let mut other = recent(100);
+    assert!(other.restore(read()));
+    let (a, b) = (window.snapshot(at(1), &[]), other.snapshot(at(1), &[]));
+    assert_eq!(
+        (a.records, &a.counts, &a.unseen, a.span),
+        (b.records, &b.counts, &b.unseen, b.span)
+    );
+    assert_eq!((a.sums[0], b.sums[0]), (f64::INFINITY, f64::INFINITY));
+    assert_eq!(window.look(at(1), &[]), other.look(at(1), &[]));
+    let mut wider =
+        Window::new(&WindowShape::Decayed { half_life: HOUR }, WindowSize { counts: 3, sums: 1 });
+    assert!(!wider.restore(read()) && records(&wider, at(1)) == 0);
+}
+
+#[test]
+fn starts_keep_their_numbers_and_windows_without_looks_spend_none() {
+    let mut window = recent(200);
+    add_records(&mut window, at(0), 25);
+    let starts = |looks: Vec<StartCounts>| -> Vec<(u64, u64)> {
+        looks.into_iter().map(|look| (look.start, look.counts[0])).collect()
+    };
+    // Sub-windows of ten: 25, 15 and 5 records from the first, second and third on.
+    assert_eq!(starts(window.look(at(0), &[])), [(1, 25), (2, 15), (3, 5)]);
+    add_records(&mut window, at(0), 1_000);
+    let looks = starts(window.look(at(0), &[]));
+    assert_eq!(looks[0].0, 4, "{looks:?}");
+    assert_eq!(starts(window.look(at(0), &[])), looks);
+}
+
+fn steps() -> impl Strategy<Value = Vec<(u64, u32)>> {
+    prop::collection::vec((0_u64..2_000, 1_u32..300), 0..60)
+}
+
+proptest! {
+    #[test]
+    fn window_never_exceeds_its_maximum(records in 1_u32..500, steps in steps()) {
+        let mut window = recent(records);
+        let (mut now, mut added) = (0, 0);
+        for (step, count) in steps {
+            now += step;
+            add_records(&mut window, at(now), count);
+            added += u64::from(count);
+            let snapshot = window.snapshot(at(now), &[]);
+            prop_assert!(snapshot.records <= u64::from(records).max(1).min(added));
+            prop_assert_eq!(snapshot.records, snapshot.counts[0]);
+            prop_assert!(window.state.parts.len() <= SUB_WINDOWS as usize);
+        }
+    }
+
+    /// Two nodes count every other record; one node counts all.
+    #[test]
+    fn merged_windows_equal_the_window_of_the_union(
+        steps in prop::collection::vec((0_u64..50, 1_u32..30, any::<bool>(), 0_usize..2), 1..60),
+        decay in any::<bool>(),
+    ) {
+        let new = || if decay { decayed() } else { recent(10_000) };
+        let (mut nodes, mut all) = ([new(), new()], new());
+        let mut now = 0;
+        for (step, count, other, bin) in steps {
+            now += step;
+            for window in [&mut nodes[usize::from(other)], &mut all] {
+                add_to_bin(window, at(now), bin, count);
+            }
+        }
+        let [a, b] = &nodes;
+        let merged = a.snapshot(at(now), &[b.state().clone()]);
+        let union = all.snapshot(at(now), &[]);
+        prop_assert_eq!((merged.records, &merged.counts, merged.span), (union.records, &union.counts, union.span));
+        // A weight is that of the middle of a sub-window, an eighth of a half-life at most.
+        for (merged, union) in merged.weights.iter().zip(&union.weights) {
+            prop_assert!((merged - union).abs() <= 0.1 * union, "{merged} {union}");
+        }
+        if !decay {
+            prop_assert_eq!(merged.sums, union.sums);
+        }
+    }
+}
