@@ -143,7 +143,7 @@ fn wasserstein_distance_is_that_of_the_values_within_its_error() {
     let exact = exact.unwrap();
     assert!((found.distance - exact).abs() <= found.error, "{found:?}, not {exact}");
     // In deciles it is far more precise than the bound.
-    assert!((found.distance - exact).abs() < 0.02 && found.error < 0.5, "{found:?}, not {exact}");
+    assert!((found.distance - exact).abs() < 0.05 && found.error < 0.7, "{found:?}, not {exact}");
 }
 
 #[test]
