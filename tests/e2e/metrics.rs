@@ -74,9 +74,27 @@ const SINKS: [&str; 7] = [
     "spinfer_prediction_log_sink_degraded",
     "spinfer_prediction_log_sink_lag_seconds",
 ];
-/// Exposed only with experiments; the last one only for shadows.
-pub(crate) const EXPERIMENTS: [&str; 2] =
-    ["spinfer_experiment_assignments_total", "spinfer_experiment_shadow_requests_total"];
+/// Exposed only with experiments; from [`SHADOWS`] on only for shadows.
+pub(crate) const EXPERIMENTS: [&str; 8] = [
+    "spinfer_experiment_assignments_total",
+    "spinfer_experiment_excluded_requests_total",
+    "spinfer_experiment_failed_over_requests_total",
+    "spinfer_experiment_shadow_requests_total",
+    "spinfer_experiment_shadow_comparisons_total",
+    "spinfer_experiment_shadow_labels_total",
+    "spinfer_experiment_shadow_difference_mean",
+    "spinfer_experiment_shadow_difference_max",
+];
+const SHADOWS: usize = 3;
+/// Exposed only once the host has looked at an experiment, which it does every second.
+const VERDICTS: [&str; 6] = [
+    "spinfer_experiment_verdict",
+    "spinfer_experiment_units",
+    "spinfer_experiment_difference",
+    "spinfer_experiment_guardrail_evidence",
+    "spinfer_experiment_rolled_back",
+    "spinfer_experiment_canary_step",
+];
 
 /// Checks that the exposed families are those of the table, and that each has samples, except for those in
 /// `without`.
@@ -99,14 +117,16 @@ pub(crate) fn check_against_table(spinfer: &Spinfer, without: &[&str]) {
             assert_eq!(text(&family["unit"]), if open { unit } else { "" }, "{name}");
             let samples = family["samples"].as_array().unwrap();
             let is_without = without.contains(name) || FEEDBACK.contains(name);
-            assert_eq!(samples.is_empty(), is_without, "{name}");
+            let is_either = VERDICTS.contains(name);
+            assert!(is_either || samples.is_empty() == is_without, "{name}: {samples:?}");
             for sample in samples {
                 let given: BTreeSet<_> = sample[1].as_object().unwrap().keys().collect();
                 let bucket = text(&sample[0]).ends_with("_bucket").then_some("le");
                 let expected = labels.iter().copied().chain(bucket);
                 assert!(given.iter().copied().eq(&expected.collect::<BTreeSet<_>>()), "{sample}");
                 let value = sample[2].as_f64().unwrap();
-                assert!(value.is_finite() && value >= 0.0, "{sample}");
+                let is_signed = *name == "spinfer_experiment_difference";
+                assert!(value.is_finite() && (value >= 0.0 || is_signed), "{sample}");
             }
         }
     }
@@ -132,7 +152,7 @@ fn exposed_metrics_match_the_table() {
     // It has no batched model, and its experiment has no shadow.
     check_against_table(
         &spinfer,
-        &[&[BATCH, DRIFT[0], DRIFT[1]], &REDIS[..], &SINKS, &EXPERIMENTS[1..]].concat(),
+        &[&[BATCH, DRIFT[0], DRIFT[1]], &REDIS[..], &SINKS, &EXPERIMENTS[SHADOWS..]].concat(),
     );
     let iris = r#"component="iris-classifier-1",route="/v2/models/iris-classifier/...""#;
     for (name, expected) in [
