@@ -64,7 +64,7 @@ fn missing_values_alone_are_drift() {
     let mut random = fastrand::Rng::with_seed(1);
     for index in 0..600 {
         let mut row = from_baseline(&mut random);
-        if index % 10 == 0 {
+        if index % 5 == 0 {
             row[1] = f32::NAN;
         }
         monitor.observe(&iris(&[row], ["setosa", "versicolor", "virginica"][index % 3]));

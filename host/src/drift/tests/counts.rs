@@ -198,14 +198,14 @@ fn categories_that_the_baseline_lacks_are_counted_by_name() {
     let unseen = field(&monitor, "label").unseen.unwrap();
     assert_eq!((unseen.count, unseen.share, unseen.most_frequent.len()), (0, 0.0, 0));
     assert_eq!(unseen.baseline_bound, 0.025, "the rule of three of 120 rows");
-    for index in 0..40 {
-        monitor.observe(&iris(&[[5.0, 3.0, 4.0, 1.0]], ["rose", "tulip"][usize::from(index > 30)]));
+    for index in 0..60 {
+        monitor.observe(&iris(&[[5.0, 3.0, 4.0, 1.0]], ["rose", "tulip"][usize::from(index > 44)]));
     }
     let found = field(&monitor, "label");
     let unseen = found.unseen.unwrap();
     let count = |category: &str, count| UnseenCount { category: category.into(), count };
-    assert_eq!(unseen.most_frequent, [count("rose", 31), count("tulip", 9)]);
-    assert!(unseen.count == 40 && unseen.p_value.unwrap() < 1e-4, "{unseen:?}");
+    assert_eq!(unseen.most_frequent, [count("rose", 45), count("tulip", 15)]);
+    assert!(unseen.count == 60 && unseen.p_value.unwrap() < 1e-4, "{unseen:?}");
     assert_eq!(found.status, Status::Drift);
     assert_eq!(field(&monitor, "sepal_length").unseen.map(|unseen| unseen.count), None);
 }

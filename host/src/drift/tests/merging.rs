@@ -44,14 +44,14 @@ fn merged_report_equals_that_of_one_host_with_all_records() {
 fn drift_that_no_host_sees_alone_is_an_alarm_of_all() {
     let mut random = fastrand::Rng::with_seed(9);
     let baseline = normals_baseline(2_000, &mut random);
-    let hosts: Vec<Monitor> = (0..8).map(|_| normals_watched(&baseline)).collect();
+    let hosts: Vec<Monitor> = (0..10).map(|_| normals_watched(&baseline)).collect();
     for host in &hosts {
-        observe_normals(host, 30, 0.7, &mut random);
+        observe_normals(host, 14, 0.7, &mut random);
         assert_eq!(drifted(host), [""; 0]);
     }
     let others: Vec<SavedWindows> = hosts[1..].iter().flat_map(sent).collect();
     let merged = hosts[0].merged_report(now(), Some("normals"), &others).unwrap();
-    assert_eq!(merged.versions[0].window.records, 240);
+    assert_eq!(merged.versions[0].window.records, 140);
     assert_eq!(merged.versions[0].features[3].status, Status::Drift);
     assert_eq!(hosts[0].in_alarm("normals", "1"), Some(false), "an alarm of all is of no host");
 }
