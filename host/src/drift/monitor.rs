@@ -263,7 +263,8 @@ impl Monitor {
     }
 
     fn save(&self) {
-        let Some(path) = self.saved.lock().path.clone() else { return };
+        let path = self.saved.lock().path.clone();
+        let Some(path) = path.filter(|_| !self.versions.is_empty()) else { return };
         if let Err(error) = self.windows().write(&path) {
             warn!(%error, path = %path.display(), "drift: the windows cannot be saved");
         }
