@@ -6,7 +6,7 @@
 //! - Requests are counted by the process. Their totals have an id of the process, and stay when it has
 //!   ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use spinfer_experiment::key;
@@ -105,9 +105,9 @@ impl AllCounts {
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     /// What this node has written last.
-    written: HashMap<String, SourceCounts>,
+    written: BTreeMap<String, SourceCounts>,
     /// What others have written.
-    others: HashMap<String, SourceCounts>,
+    others: BTreeMap<String, SourceCounts>,
 }
 
 impl Sources {
@@ -119,7 +119,7 @@ impl Sources {
         &mut self,
         store: &GrantedStore,
         experiment: &str,
-        own: HashMap<String, SourceCounts>,
+        own: BTreeMap<String, SourceCounts>,
     ) -> Result<(), StoreError> {
         let list = format!("{}/sources", key(experiment));
         let counts = |id: &str| format!("{}/stats/{id}", key(experiment));
@@ -158,7 +158,7 @@ impl Sources {
     }
 
     /// Uses only this node's counts, without a store.
-    pub(super) fn alone(&mut self, own: HashMap<String, SourceCounts>) {
+    pub(super) fn alone(&mut self, own: BTreeMap<String, SourceCounts>) {
         self.written = own;
     }
 

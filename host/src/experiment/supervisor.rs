@@ -38,7 +38,7 @@ const READING_SHARE: u32 = 20;
 const REALLOCATION: u64 = 60_000;
 /// Minimum change of an allocation of a bandit.
 const MIN_REALLOCATION: f64 = 0.01;
-/// Units with a reward that each variant needs before rewards outside of 0 to 1 move allocations.
+/// Units with a reward that each variant needs before allocations follow the rewards.
 const MIN_REWARDS: u64 = 10;
 /// Attempts to store a rollback while others change the experiment.
 const ATTEMPTS: usize = 10;
@@ -94,6 +94,8 @@ struct Supervised<'h> {
     /// The totals of every source at the last look.
     seen: HashMap<String, BTreeMap<String, OutcomeCounts>>,
     units: Option<UnitTotals>,
+    /// Starts of the periods that the units were read for.
+    units_of: Vec<u64>,
     next_reading: Instant,
     /// The guardrails of each treatment.
     watches: Vec<(String, Vec<Watch>)>,
@@ -125,6 +127,7 @@ impl<'h> Supervised<'h> {
             own_totals: BTreeMap::new(),
             seen: HashMap::new(),
             units: None,
+            units_of: Vec::new(),
             next_reading: Instant::now(),
             watches: watches.collect(),
             problem: None,
@@ -231,9 +234,9 @@ impl<'h> Supervised<'h> {
     /// Reads the units of the log, if it is time to.
     async fn read_units(&mut self, host: &Host, epochs: &[Epoch]) {
         let start = Instant::now();
-        let Some(log) = host.prediction_log().filter(|_| start >= self.next_reading) else {
-            return;
-        };
+        let starts: Vec<u64> = epochs.iter().map(|epoch| epoch.from).collect();
+        let is_due = start >= self.next_reading || self.units_of != starts;
+        let Some(log) = host.prediction_log().filter(|_| is_due) else { return };
         let query = UnitQuery {
             experiment: self.experiment.name.clone(),
             epochs: epochs.to_vec(),
@@ -241,17 +244,16 @@ impl<'h> Supervised<'h> {
         };
         let path = log.path().to_owned();
         let read = tokio::task::spawn_blocking(move || unit_totals::read(&path, &query)).await;
-        match read {
-            Ok(Ok(units)) => self.units = units,
-            // The log reports what is wrong with its file.
-            Ok(Err(_)) | Err(_) => {}
+        // The log reports what is wrong with its file.
+        if let Ok(Ok(units)) = read {
+            (self.units, self.units_of) = (units, starts);
         }
         let took = start.elapsed();
         self.next_reading = start + (took * READING_SHARE).max(LOOK / 2);
     }
 
     /// The counts that this node publishes, by source.
-    fn own_counts(&self, epochs: &[Epoch]) -> HashMap<String, SourceCounts> {
+    fn own_counts(&self, epochs: &[Epoch]) -> BTreeMap<String, SourceCounts> {
         let starts: Vec<u64> = epochs.iter().map(|epoch| epoch.from).collect();
         let requests = self.own_totals.iter().map(|(variant, total)| {
             let own = self.own.get(variant);
@@ -267,7 +269,7 @@ impl<'h> Supervised<'h> {
             units: BTreeMap::new(),
             requests: requests.collect(),
         };
-        let mut own = HashMap::from([(self.process.clone(), requests)]);
+        let mut own = BTreeMap::from([(self.process.clone(), requests)]);
         if let Some(UnitTotals { file, variants }) = &self.units {
             let units = variants.clone();
             let counts = SourceCounts { epochs: starts, units, requests: BTreeMap::new() };
@@ -562,7 +564,7 @@ fn reallocate(
     Some((change.ramp(experiment, &shares).ok()?, EventKind::Reallocated, detail))
 }
 
-/// The posteriors of all variants: of shares if every variance is possible for rewards from 0 to 1,
+/// The posteriors of all variants, once each has rewards: of shares if every variance is possible for rewards from 0 to 1,
 /// of which the posterior is then at least as wide as the normal one.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 fn posteriors(rewards: &[PairMoments]) -> Option<Vec<Posterior>> {
@@ -571,11 +573,11 @@ fn posteriors(rewards: &[PairMoments]) -> Option<Vec<Posterior>> {
         let maximum = *n as f64 * mean * (1.0 - mean);
         (0.0..=1.0).contains(mean) && *value_squares <= maximum + 1e-9
     };
-    if rewards.iter().all(is_share) {
-        return Some(rewards.iter().map(Posterior::of_shares).collect());
-    }
     if rewards.iter().any(|moments| moments.n < MIN_REWARDS) {
         return None;
+    }
+    if rewards.iter().all(is_share) {
+        return Some(rewards.iter().map(Posterior::of_shares).collect());
     }
     rewards.iter().map(Posterior::of_numbers).collect()
 }

@@ -145,7 +145,7 @@ fn estimate(
         squares += 0.5 + 2.0 * n / (n + 2.0) * (mean - 0.5) * (mean - 0.5);
         degrees += 2.0;
     }
-    (degrees > 0.0).then(|| ArmEstimate { strata: means, variance: squares / degrees })
+    (degrees > 0.0).then_some(ArmEstimate { strata: means, variance: squares / degrees })
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Boundary {
     pub fn interval(&self, estimate: f64, variance: f64, n: f64) -> Option<Interval> {
         let half = self.factor(n) * variance.sqrt();
         let finite = estimate.is_finite() && half.is_finite() && n > 0.0;
-        finite.then(|| Interval { estimate, lower: estimate - half, upper: estimate + half })
+        finite.then_some(Interval { estimate, lower: estimate - half, upper: estimate + half })
     }
 }
 

@@ -101,6 +101,8 @@ fn bandit_follows_rewards_and_keeps_the_minimum() {
     assert!(detail.contains("treatment 90.00 % (reward 0.9000 of 50 units)"), "{detail}");
     assert_eq!(reallocate(&bandit, &after, &counts, 0.1, REALLOCATION), None);
     assert_eq!(reallocate(&bandit, &Change::default(), &counts, 0.1, REALLOCATION - 1), None);
+    let few = rewards(&[0.9; 9]);
+    assert_eq!(reallocate(&bandit, &Change::default(), &few, 0.1, REALLOCATION), None);
     // Rewards above 1 without variance have no posterior.
     assert_eq!(
         reallocate(&bandit, &Change::default(), &rewards(&[9.0; 50]), 0.1, REALLOCATION),
@@ -191,7 +193,7 @@ async fn counts_of_another_node_are_added_and_survive_it() {
     };
     let epochs = [Epoch::default()];
     let (mut first, mut second) = (Sources::default(), Sources::default());
-    let own = |id: &str, units| HashMap::from([(id.to_owned(), counts(units))]);
+    let own = |id: &str, units| BTreeMap::from([(id.to_owned(), counts(units))]);
     first.exchange(&store, "iris", own("a", 3)).await.unwrap();
     second.exchange(&store, "iris", own("b", 4)).await.unwrap();
     let total = |sources: &Sources| {
