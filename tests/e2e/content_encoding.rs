@@ -147,7 +147,8 @@ fn feedback_and_model_index_accept_encoded_bodies() {
     let feedback = br#"{"prediction_id": "0198c0de-0000-7000-8000-000000000000", "value": 1}"#;
     let plain = spinfer.post("/v2/feedback", feedback);
     let coded = posted(&spinfer, "/v2/feedback", "gzip", &gzip(feedback));
-    assert_eq!((coded.status, coded.text()), (plain.status, plain.text()));
+    let unchanged = plain.text().replace("\"unchanged\":0", "\"unchanged\":1");
+    assert_eq!((coded.status, coded.text()), (plain.status, unchanged));
     assert_eq!(posted(&spinfer, "/v2/feedback", "br", feedback).status, 415);
     assert_eq!(posted(&spinfer, "/v2/feedback", "gzip", feedback).status, 400);
     let index = posted(&spinfer, "/v2/repository/index", "deflate", &zlib(b"{}"));

@@ -7,7 +7,7 @@ use serde_json::json;
 use spinfer_tests::{Launch, Manifest, Spinfer, run, wait_until};
 
 use super::admin::FEATURES;
-use super::metrics::metric;
+use super::metrics::{find_metric, metric};
 
 const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -53,10 +53,11 @@ fn predict(spinfer: &Spinfer, body: &str) -> String {
     response.header("spinfer-prediction-id").expect("it is logged").to_owned()
 }
 
-/// Number of labels that the accuracy is computed from.
+/// Number of labels that the accuracy is computed from; 0 before the host has read its log.
 fn labels(spinfer: &Spinfer) -> f64 {
     let labels = "model=\"iris-classifier\",version=\"1\",experiment=\"\",variant=\"\"";
-    metric(spinfer, &format!("spinfer_prediction_quality_samples{{{labels},metric=\"accuracy\"}}"))
+    let name = format!("spinfer_prediction_quality_samples{{{labels},metric=\"accuracy\"}}");
+    find_metric(spinfer, &name).unwrap_or(0.0)
 }
 
 fn accuracy(spinfer: &Spinfer) -> f64 {

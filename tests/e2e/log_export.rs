@@ -77,7 +77,7 @@ struct LoggedModels {
 impl LoggedModels {
     fn up() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut manifest = Manifest::default().with_iris("iris", 1, "/v2/models/iris/...", "");
+        let mut manifest = Manifest::default().with_iris("iris", 1, "/v2/models/iris-classifier/...", "");
         for (model, datatype) in [("fp32", "FP32"), ("fp64", "FP64"), ("i64", "INT64")] {
             let version = folder.path().join(model);
             std::fs::create_dir(&version).unwrap();
@@ -128,7 +128,7 @@ impl LoggedModels {
     /// Predicts with iris. Returns the id, once the record is in the file.
     fn predict(&self, features: &str) -> String {
         let body = format!(r#"{{"features": {features}}}"#);
-        let response = self.spinfer.post("/v2/models/iris/predict", body);
+        let response = self.spinfer.post("/v2/models/iris-classifier/predict", body);
         assert_eq!(response.status, 200, "{}", response.text());
         let id = response.header("spinfer-prediction-id").expect("it is logged").to_owned();
         let state = self.state();

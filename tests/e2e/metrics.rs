@@ -23,10 +23,14 @@ fn read(spinfer: &Spinfer) -> [Vec<Value>; 2] {
 
 /// The value of a metric by its exposed name, `name{label="value"}`.
 pub(crate) fn metric(spinfer: &Spinfer, name: &str) -> f64 {
-    let response = spinfer.admin().send("GET", "/metrics", &[], b"");
-    let text = response.text();
+    find_metric(spinfer, name).unwrap_or_else(|text| panic!("no {name} in\n{text}"))
+}
+
+/// As [`metric`], or all metrics if it is not among them.
+pub(crate) fn find_metric(spinfer: &Spinfer, name: &str) -> Result<f64, String> {
+    let text = spinfer.admin().send("GET", "/metrics", &[], b"").text();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+    line.map(|value| value.parse().unwrap()).ok_or(text)
 }
 
 /// A copy of version 2 of the iris classifier, with `more` in its `model.toml`.

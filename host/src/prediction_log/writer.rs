@@ -217,14 +217,9 @@ impl Work {
         Ok(written)
     }
 
-    /// Passes a batch to the observers, settles its accounting, and replies to those that wait.
+    /// Settles the accounting of a batch, replies to those that wait, and passes it to the observers.
     fn settle(&self, batch: Batch, written: Result<WrittenBatch, String>) {
         let shared = &self.writer.shared;
-        for message in &batch.messages {
-            if let Message::Entry(entry, _) = message {
-                self.writer.observers.iter().for_each(|observer| observer.observe(entry));
-            }
-        }
         let settlement = match &written {
             Err(_) => Settlement { storage: batch.records, ..Settlement::default() },
             Ok(written) => {
@@ -238,13 +233,16 @@ impl Work {
         };
         shared.queue.settle(&batch, settlement);
         let mut written = written.map(|written| written.receipts.into_iter());
+        let mut entries = Vec::with_capacity(batch.messages.len());
         // A reply fails if the client has disconnected; what it waits for is stored nevertheless.
         for message in batch.messages {
             match message {
-                Message::Entry(_, Admission { guarantee: Guarantee::Awaited(reply), .. }) => {
-                    let _ = reply.send(written.as_ref().map(|_| ()).map_err(Clone::clone));
+                Message::Entry(entry, Admission { guarantee, .. }) => {
+                    if let Guarantee::Awaited(reply) = guarantee {
+                        let _ = reply.send(written.as_ref().map(|_| ()).map_err(Clone::clone));
+                    }
+                    entries.push(entry);
                 }
-                Message::Entry(..) => {}
                 Message::Feedback(_, reply) => {
                     let missing = || "there is no receipt for this feedback".to_owned();
                     let receipt = match &mut written {
@@ -257,6 +255,9 @@ impl Work {
                     let _ = reply.send(receipt);
                 }
             }
+        }
+        for entry in &entries {
+            self.writer.observers.iter().for_each(|observer| observer.observe(entry));
         }
     }
 

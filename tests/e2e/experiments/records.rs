@@ -96,7 +96,7 @@ fn records_have_the_hashed_unit_and_the_propensity_of_their_variant() {
     assert_eq!((&ramped["variant"], &forced["variant"]), (&json!("treatment"), &json!("control")));
     assert_eq!((&forced["unit"], &forced["propensity"]), (unit, &Value::Null));
     assert_eq!((&without["unit"], &without["propensity"]), (&Value::Null, &Value::Null));
-    let (_, csv) = run(&["log", "export", "--format", "csv", "--state-dir", folder]);
+    let (_, csv) = run(&["log", "export", "-o", "-", "--format", "csv", "--state-dir", folder]);
     assert!(csv.contains("experiment,variant,unit,propensity,failed_over,cache"), "{csv}");
     let control = drawn.iter().find(|record| record["variant"] == "control").unwrap();
     let line = format!(",control,{},0.75,,", control["unit"].as_str().unwrap());

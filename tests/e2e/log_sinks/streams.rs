@@ -249,7 +249,9 @@ fn cluster_has_the_stream_and_its_marks_on_one_node() {
     let config = app.path("runtime-config.toml");
     std::fs::write(&config, &app.sinks).unwrap();
     let spinfer = app.up();
-    let sent = predict(&spinfer, 10);
+    let mut sent = predict(&spinfer, 10);
+    // As the export is.
+    sent.sort_unstable();
     wait_until_delivered(&spinfer, "stream", 10);
     let config = config.to_str().unwrap();
     let arguments = ["export", "-o", "-", "--redis", "stream", "--runtime-config-file", config];

@@ -168,8 +168,13 @@ fn concurrent_exports_of_a_growing_log_have_each_record_once() {
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                while of.log.accounting().written < total {
+                let mut written = 0;
+                while written < total {
                     of.export().unwrap();
+                    wait_until("more records are written", || {
+                        of.log.accounting().written > written
+                    });
+                    written = of.log.accounting().written;
                 }
             });
         }
