@@ -77,7 +77,8 @@ struct LoggedModels {
 impl LoggedModels {
     fn up() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut manifest = Manifest::default().with_iris("iris", 1, "/v2/models/iris-classifier/...", "");
+        let mut manifest =
+            Manifest::default().with_iris("iris", 1, "/v2/models/iris-classifier/...", "");
         for (model, datatype) in [("fp32", "FP32"), ("fp64", "FP64"), ("i64", "INT64")] {
             let version = folder.path().join(model);
             std::fs::create_dir(&version).unwrap();
