@@ -4,6 +4,7 @@
 //! A soak is rounds of the same requests, with a pause after each in which every instance is evicted. The
 //! test has a few rounds; `make soak` runs for minutes.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -216,7 +217,10 @@ fn round(spinfer: &Spinfer, exchanges: &[Exchange]) {
 /// Number of open descriptors, without those of memory images, and of memory images, which wasmtime
 /// keeps for each component from its first instance on.
 pub(crate) fn descriptors(process: Process) -> (usize, usize) {
-    let all = process.descriptors().unwrap();
+    let mut all = process.descriptors().unwrap();
+    // Opened with the first record, and once.
+    let is_log = |name: &OsStr| name.as_encoded_bytes().starts_with(b"predictions.");
+    all.retain(|to| !to.file_name().is_some_and(is_log));
     let (images, others): (Vec<_>, Vec<_>) =
         all.iter().partition(|to| to.starts_with("/memfd:wasm-memory-image (deleted)"));
     (others.len(), images.len())
