@@ -230,7 +230,7 @@ fn report_of_two_hosts_equals_that_of_one_with_all_records() {
 }
 
 #[test]
-fn accuracy_is_expected_and_shown_beside_that_of_labels() {
+fn expected_accuracy_is_shown_with_that_of_labels() {
     let dir = super::metrics::iris_with("");
     let source = dir.path().display();
     let files = format!(

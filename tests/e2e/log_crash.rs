@@ -29,7 +29,7 @@ struct Session {
     killed: Instant,
 }
 
-/// The id of one prediction; `None` once the host is gone.
+/// The id of one prediction; `None` once the host has been killed.
 fn predict(stream: &mut TcpStream, mode: &str) -> Option<String> {
     const BODY: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
     let length = BODY.len();
@@ -152,6 +152,6 @@ fn kill_loses_no_acknowledged_record_beyond_what_the_mode_allows() {
         counts.push((mode, acknowledged, lost));
     }
     assert_eq!(counts[0].2, 0, "synchronous: {counts:?}");
-    // Otherwise the kills came too late for anything to be lost, and the test shows nothing.
+    // Otherwise all records were on disk before the kills, and the test shows nothing.
     assert!(counts[2].2 > 0, "{counts:?}");
 }

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn epoch_begins_when_allocations_change() {
+    fn epoch_starts_when_allocations_change() {
         let experiment = experiment();
         let before = Change::default();
         let same = before.clone().after(&before, &experiment, event(5));

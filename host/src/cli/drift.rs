@@ -263,7 +263,7 @@ fn line_of(field: &FieldReport) -> [String; COLUMNS] {
     ]
 }
 
-/// Three digits, or as many as the number has before the point.
+/// Three significant digits, or the whole integer part if it is longer.
 fn short_number(number: f64) -> String {
     match number {
         number if number < 9.995 => format!("{number:.2}"),

@@ -38,7 +38,7 @@ enum ExperimentCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Show what happened to an experiment: who changed what, when, and the numbers
+    /// Show the journal of an experiment: each change with its time, author and numbers
     Journal {
         /// Name of the experiment, as in `list`
         name: String,

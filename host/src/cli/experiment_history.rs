@@ -41,7 +41,7 @@ impl Palette {
     }
 }
 
-/// Writes what is known of an experiment beside its allocations.
+/// Writes everything about an experiment except its allocations.
 pub(super) fn write_history(
     detail: &ExperimentDetail,
     palette: Palette,

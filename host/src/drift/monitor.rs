@@ -212,7 +212,7 @@ impl Monitor {
         self.find(model, version).map(|watched| watched.alarms.any())
     }
 
-    /// The windows of all versions, as they are saved and merged.
+    /// The windows of all versions, in the form that is saved and merged.
     #[must_use]
     pub fn windows(&self) -> SavedWindows {
         let mut windows: Vec<_> = self
@@ -252,8 +252,8 @@ impl Monitor {
         self.versions.get(*self.index.get(model)?.get(version)?)
     }
 
-    /// Takes over the windows that a previous run saved, of versions whose baseline and settings are
-    /// as they were.
+    /// Restores the windows that a previous run saved, of versions whose baseline and settings have
+    /// not changed since.
     fn restore(&self, saved: SavedWindows) {
         for window in saved.windows {
             if let Some(watched) = self.find(&window.model, &window.version) {

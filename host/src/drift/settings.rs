@@ -44,7 +44,7 @@ const ALPHA: f64 = 0.01;
 /// Minimum and maximum of `window`: its sub-windows need some size, and counts have 32 bits.
 const WINDOW_RANGE: (u32, u32) = (100, 10_000_000);
 const MAX_WINDOW_AGE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-/// Minimum and maximum of `half_life`: a sub-window is an eighth of it, and times have some
+/// Minimum and maximum of `half_life`: a sub-window covers `half_life / 8`, and times have some
 /// milliseconds of jitter.
 const HALF_LIFE_RANGE: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(92 * 24 * 60 * 60));

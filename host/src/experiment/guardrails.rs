@@ -74,7 +74,7 @@ pub(super) struct Watch {
     window: SlidingWindow,
 }
 
-/// What a look sees beside the requests.
+/// What a look sees in addition to the requests.
 #[derive(Debug, Default)]
 pub(super) struct LookInput<'a> {
     /// Accuracies or rewards of control and of the variant.
@@ -102,7 +102,7 @@ impl Watch {
         &self.guardrail
     }
 
-    /// Forgets everything: the variant starts anew.
+    /// Discards the evidence and the window: the variant starts anew.
     pub(super) fn reset(&mut self) {
         *self = Self::new(self.guardrail);
     }
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn window_forgets_what_is_older() {
+    fn window_drops_older_counts() {
         let mut window = SlidingWindow::new(Duration::from_secs(60));
         let start = Instant::now();
         window.push(start, &[counts(0, 1, 1), counts(1, 1, 1)]);

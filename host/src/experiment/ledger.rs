@@ -35,7 +35,7 @@ pub(super) fn event(actor: &str, kind: EventKind, detail: String) -> Event {
 }
 
 /// Replaces the stored change of `experiment`, which was `seen` and read as `before`, by `after` with
-/// its `event`. Returns the change as it was stored; `None` if another was stored meanwhile.
+/// its `event`. Returns the stored form of the change; `None` if another was stored meanwhile.
 ///
 /// # Errors
 /// The store fails.

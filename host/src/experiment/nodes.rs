@@ -3,8 +3,8 @@
 //! a node that dies or starts again leaves no count twice.
 //!
 //! - Units are counted in the prediction log's file. Their totals have the id of that file.
-//! - Requests are counted by the process. Their totals have an id of the process, and stay when it has
-//!   ended.
+//! - Requests are counted by the process. Their totals have an id of the process, and stay after
+//!   its exit.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use super::outcomes::OutcomeCounts;
 use crate::prediction_log::unit_totals::VariantUnits;
 use crate::storage::key_value::{GrantedStore, StoreError};
 
-/// Maximum number of files and processes whose counts are read. The oldest are forgotten.
+/// Maximum number of files and processes whose counts are read. The oldest are deleted.
 const MAX_SOURCES: usize = 128;
 
 /// The counts of one source, as stored.

@@ -504,7 +504,7 @@ fn cache_key_prefix(
     logs_predictions: bool,
 ) -> cache::KeyPrefix {
     let ComponentSpec { id, models, environment, variables, prediction_log, .. } = spec;
-    // A response is cached with its predictions, as they are logged.
+    // A response is cached with its predictions in the form in which they are logged.
     let redaction = logs_predictions.then(|| prediction_log.redaction());
     let logged = redaction.iter().map(|redaction| redaction.as_bytes());
     let models = models.iter().flat_map(|model| [model.name.as_bytes(), &model.digest]);

@@ -210,12 +210,12 @@ families! {
     LOG_DEGRADED: Gauge "spinfer_prediction_log_degraded", "", [],
         "1 if the prediction log cannot be written, else 0; /v2/health/ready has the reason.";
     LOG_WAITING: Gauge "spinfer_prediction_log_waiting_requests", "", [],
-        "Requests that wait for room in the queue of the prediction log (mode durable), or until their \
-         records are on disk (mode synchronous).";
+        "Requests that wait for space in the queue of the prediction log (mode durable), or until \
+         their records are on disk (mode synchronous).";
     LOG_REFUSED: Counter "spinfer_prediction_log_refused_requests_total", "", ["reason"],
-        "Requests that failed with 503 since their records could not be stored: no room in the queue \
-         before the deadline (queue_full), the file could not be written (storage), not on disk before \
-         the deadline (late), the host was shutting down (shutdown).";
+        "Requests that failed with 503 since their records could not be stored: no space in the \
+         queue before the deadline (queue_full), the file could not be written (storage), not on \
+         disk before the deadline (late), the host was shutting down (shutdown).";
     LOG_COMMITS: Histogram "spinfer_prediction_log_commit_duration_seconds", "seconds", [],
         "Time of transactions with records or feedback, with the wait for the disk.";
     LOG_SYNCS: Counter "spinfer_prediction_log_synced_commits_total", "", [],

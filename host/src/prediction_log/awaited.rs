@@ -1,4 +1,4 @@
-//! Requests that wait for the log: for room in its queue, or until their records are on disk.
+//! Requests that wait for the log: for space in its queue, or until their records are on disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -53,8 +53,8 @@ impl Drop for Waiting<'_> {
 
 impl PredictionLog {
     /// Queues the entries of one request, all of them or none, and waits for what `mode` asks: until
-    /// they are queued, or until they are on disk. Entries of a request that stops waiting for room are
-    /// withdrawn; those of one that stops waiting for the disk may still be written.
+    /// they are queued, or until they are on disk. Entries of a request that stops waiting for
+    /// space are withdrawn; those of one that stops waiting for the disk may still be written.
     ///
     /// # Errors
     /// The entries could not be stored before the `deadline`.

@@ -1,6 +1,6 @@
-//! The lock by which processes agree on who may change the log's feedback. Each host keeps the
-//! aggregates of the file in memory, so it must see every change. The system releases the lock of a
-//! process that ends.
+//! The lock by which processes agree on which of them may change the log's feedback. Each host
+//! keeps the aggregates of the file in memory, so it must see every change. The system releases the
+//! lock of a process that ends.
 
 use std::fs::{File, TryLockError};
 use std::io;

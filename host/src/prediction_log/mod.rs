@@ -14,7 +14,7 @@
 //! cache   Appended                 is cached with the response it was appended for
 //! record  Recorder                 samples, and adds the host's part (RequestContext)
 //!         PredictionLog::append    never blocks; dropped and counted if the queue is full
-//!         PredictionLog::submit    waits for room or the disk; the request fails without
+//!         PredictionLog::submit    waits for space or the disk; the request fails without
 //! ```
 
 pub mod record;
@@ -97,7 +97,7 @@ pub struct PredictionLogSettings {
     pub mode: LogMode,
     /// Whether requests with the header `spinfer-log: always` are logged outside the sample.
     pub on_request: bool,
-    /// What receives the log beside its file.
+    /// What receives the log in addition to its file.
     pub sinks: Vec<SinkSettings>,
 }
 
@@ -115,7 +115,7 @@ const SINK_LIMIT: Duration = Duration::from_secs(5);
 const QUEUE_BYTES: usize = 16 << 20;
 
 /// Observes every entry that the writer takes from the queue, on the writer's thread, once it is
-/// written or known not to be.
+/// written or certain not to be.
 pub trait Observer: Send + Sync {
     /// Called for every entry.
     fn observe(&self, entry: &LogEntry);

@@ -101,7 +101,7 @@ pub struct ExportSlice {
     pub day: Option<i64>,
 }
 
-/// Feedback as it is stored.
+/// A stored row of feedback.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedbackRow {
     pub prediction_id: Uuid,

@@ -82,8 +82,8 @@ pub struct Exposure {
     pub variant: Arc<str>,
     /// Keyed hash of the unit, 16 hexadecimal digits; `None` for a request without a unit.
     pub unit: Option<Arc<str>>,
-    /// The probability with which the variant was drawn. `None` if it was not drawn, as for a tester
-    /// who chose it: an analysis of the experiment excludes such records.
+    /// The probability with which the variant was drawn. `None` if it was not drawn, as when a
+    /// tester chose it: an analysis of the experiment excludes such records.
     pub propensity: Option<f64>,
     /// The variant that the request was assigned to and that could not serve it.
     pub failed_over: Option<Arc<str>>,

@@ -7,7 +7,7 @@ use super::record::{ColumnValues, Columns, Predictions};
 use super::rounding::RoundingStep;
 use super::settings::base_name;
 
-/// The rules of the fields that are not recorded as they are. `pixels` also stands for every
+/// The rules of the fields that are not recorded verbatim. `pixels` also stands for every
 /// `pixels[i]`. Of several rules for a field, the first of these applies.
 #[derive(Clone, Debug, Default)]
 pub struct Redaction {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the rules, a value that must not be recorded as it is appears nowhere.
+        /// Whatever the rules, a value that must not be recorded verbatim appears nowhere.
         #[test]
         fn redacted_values_do_not_remain(rules in prop::collection::vec(0_u8..4, 6), keeps: bool) {
             let dir = tempfile::tempdir().unwrap();

@@ -38,7 +38,7 @@ impl RoundingStep {
     }
 
     /// The multiple that is nearest to `value`, halves away from zero. Unchanged are NaN, the
-    /// infinities, and numbers so large that the next one is more than a step away.
+    /// infinities, and numbers so large that the distance to the next one exceeds the step.
     #[must_use]
     pub fn round_f64(self, value: f64) -> f64 {
         let parse = |text: String| text.parse().ok().filter(|rounded: &f64| rounded.is_finite());

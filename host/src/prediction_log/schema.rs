@@ -309,8 +309,8 @@ fn upgrade(connection: &mut Connection) -> Result<(), SchemaError> {
 const FOREIGN: &str =
     "the file is a database of another program: move it, or use another --state-dir";
 
-/// Opens the file at `path` for writing beside the writer, which creates and upgrades it; `None` if it
-/// has not done so yet.
+/// Opens the file at `path` for writing alongside the writer, which creates and upgrades it; `None`
+/// if it has not done so yet.
 pub(super) fn open_existing(path: &Path) -> Result<Option<Connection>, SchemaError> {
     if !path.exists() {
         return Ok(None);

@@ -20,7 +20,7 @@ pub struct LogSettings {
     pub hash: Vec<String>,
     /// Names of inputs and outputs whose values are rounded.
     pub round: Vec<(String, RoundingStep)>,
-    /// The only names that are logged as they are; `None`: all without another rule.
+    /// The only names that are logged verbatim; `None`: all without another rule.
     pub keep: Option<Vec<String>>,
 }
 
@@ -43,10 +43,10 @@ impl Default for LogSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogMode {
-    /// For nothing: records that the queue or the disk has no room for are dropped.
+    /// For nothing: records that do not fit into the queue or on the disk are dropped.
     #[default]
     BestEffort,
-    /// For room in the queue. A queued record is kept until it is on disk.
+    /// For space in the queue. A queued record is kept until it is on disk.
     Durable,
     /// Until its records are on disk.
     Synchronous,

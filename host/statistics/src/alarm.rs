@@ -4,14 +4,14 @@
 //! The window is a sequence of parts. Evidence is counted from the start of a part to now; the
 //! starts looked at are those of the last 1, 2, 4, 8 ... parts and of the whole window, so that a
 //! change is found soon whatever its time and size. A start gets its number, and with it its share
-//! of alpha ([`crate::anytime`]), when it is first looked at: windows that nobody looked at spend
-//! nothing.
+//! of alpha ([`crate::anytime`]), when it is first looked at: windows that are never looked at
+//! spend nothing.
 
 use crate::anytime::{corrected, p_value};
 use crate::evidence::{CountEvidence, ln_sum};
 
 /// p-value from which on an alarm is cleared: no start in the window has any evidence. Between
-/// alpha and this an alarm stays as it is.
+/// alpha and this an alarm is unchanged.
 const CLEARED: f64 = 1.0;
 
 /// The counts of one field.

@@ -40,8 +40,8 @@ pub struct LabelledRow {
 }
 
 impl Calibration {
-    /// Fits the calibration of `classes` classes. `None` without rows, or if one has not as many
-    /// probabilities, or one that is not finite.
+    /// Fits the calibration of `classes` classes. `None` without rows, or if a row has another
+    /// number of probabilities, or one that is not finite.
     #[must_use]
     pub fn fit(rows: &[LabelledRow], classes: usize) -> Option<Self> {
         if rows.iter().any(|row| row.probabilities.len() != classes) {

@@ -58,8 +58,8 @@ impl Detector {
         Self { limit: limit.max(0.0), threshold: looks.ln(), evidence: 0.0 }
     }
 
-    /// Adds a batch of outcomes. `known` are those of each arm before it, which the bet is made
-    /// with; at the first look there are none, and no bet. Returns whether there is an alarm.
+    /// Adds a batch of outcomes. `known` are those of each arm before it, on which the bet is
+    /// based; at the first look there are none, and no bet. Returns whether there is an alarm.
     pub fn look(&mut self, known: [Outcomes; 2], batch: [Outcomes; 2]) -> bool {
         self.evidence = self.evidence.max(0.0) + log_e_value(self.limit, known, batch);
         self.is_alarm()
@@ -76,7 +76,7 @@ impl Detector {
         (self.evidence / self.threshold).max(0.0)
     }
 
-    /// Forgets the evidence.
+    /// Discards the evidence.
     pub fn reset(&mut self) {
         self.evidence = 0.0;
     }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn evidence_of_a_breach_that_ended_is_forgotten() {
+    fn evidence_falls_to_zero_after_a_breach() {
         let mut detector = Detector::new(0.0, 1e7);
         let known = [outcomes(10, 1000), outcomes(100, 1000)];
         detector.look(known, [outcomes(1, 50), outcomes(5, 50)]);

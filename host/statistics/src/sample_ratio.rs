@@ -11,7 +11,7 @@
 //!
 //! It is a martingale of mean 1 if units arrive with the shares `θ`, so the probability that it ever
 //! reaches `1 / α` is at most `α`, for any number of looks (Ville's inequality), and exactly: nothing
-//! is asymptotic. Allocations that change begin another stratum with its own shares. The strata
+//! is asymptotic. A change of allocations starts another stratum with its own shares. The strata
 //! follow each other, so their evidence is multiplied.
 
 use serde::{Deserialize, Serialize};

@@ -29,7 +29,7 @@ pub struct VerdictSettings {
 /// The units of an arm with an outcome, by stratum of equal allocations.
 pub type Strata = Vec<PairMoments>;
 
-/// What the comparisons say. Treatments are counted from 0.
+/// The result of the comparisons. Treatments are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {

@@ -39,7 +39,7 @@ struct Design<'a> {
     settings: VerdictSettings,
     /// Share of each arm, control first.
     shares: &'a [f64],
-    /// Units of all arms until it ends.
+    /// Number of units of all arms in the whole experiment.
     units: u64,
     /// Draws the value and the companion of a unit of an arm.
     unit: &'a dyn Fn(&mut Source, usize) -> (f64, f64),
@@ -206,7 +206,7 @@ fn guardrail_has_no_false_alarms_at_its_limit_and_catches_a_breach() {
     let runs = 2 * runs();
     let at_limit = |seed| run(&mut Source::seed_from_u64(seed), [0.02, 0.03], 200, 2_000.0);
     let alarms = (0..runs).filter_map(at_limit).count() as f64 / runs as f64;
-    println!("| at the limit | {:.1} % within a tenth of the declared looks |", 100.0 * alarms);
+    println!("| at the limit | {:.1} % within 10 % of the declared looks |", 100.0 * alarms);
     assert!(alarms <= 0.1 + noise(0.1, runs), "{alarms}");
     for rate in [0.05, 0.1] {
         let breach = |seed| run(&mut Source::seed_from_u64(seed), [0.0, rate], 400, 8_640_000.0);

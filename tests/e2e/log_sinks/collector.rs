@@ -123,7 +123,7 @@ struct Broken;
 
 impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("told to break the connection")
+        f.write_str("connection broken on purpose")
     }
 }
 

@@ -185,8 +185,8 @@ fn collector_that_fails_receives_everything_in_order_and_nothing_twice() {
     assert!(sink(&spinfer, "events", "retries").as_u64().unwrap() >= 6);
 }
 
-/// At least once: where the collector keeps an event and does not say so, it receives it again, with
-/// the same id.
+/// At least once: a collector that keeps an event without a response receives it again, with the same
+/// id.
 #[test]
 fn event_without_a_response_is_sent_again_with_its_id() {
     let collector = Collector::start(Behaviour::KeepAndBreak);

@@ -55,7 +55,7 @@ fn stream_that_is_down_or_hangs_receives_everything_once_and_in_order() {
     redis.pause();
     sent.extend(predict(&spinfer, 50));
     let retries = sink(&spinfer, "stream", "retries").as_u64().unwrap();
-    wait_until("the reply is late", || {
+    wait_until("the reply times out", || {
         sink(&spinfer, "stream", "retries").as_u64().unwrap() > retries
     });
     redis.resume();
@@ -205,7 +205,7 @@ fn consumer_group_shares_entries_and_takes_those_of_a_dead_reader() {
     let sent = predict(&spinfer, 6);
     wait_until_delivered(&spinfer, "stream", 6);
     wait_until("all are there", || ids(&redis).len() == 6);
-    // A reader that takes two entries, and dies. Redis is told that a minute has passed since.
+    // A reader takes two entries and dies. Their idle time is then set to a minute.
     let _: String = redis.query(&["XGROUP", "CREATE", STREAM, "loaders", "0"]);
     let _: redis::Value = redis.query(&[
         "XREADGROUP",

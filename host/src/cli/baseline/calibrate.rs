@@ -16,7 +16,7 @@ pub(super) struct LabelColumn {
     name: String,
     /// Index of the column in the file.
     column: usize,
-    /// Labels of the classes, as they are in the file.
+    /// Labels of the classes, as spelled in the file.
     classes: Vec<String>,
     /// Index of the class of each row that the graph ran on; `None` if it is missing.
     values: Vec<Option<usize>>,

@@ -56,7 +56,7 @@ pub(super) fn share(
             Ok(entries) => entries,
             Err(error) => {
                 wait_after(&error);
-                // The group may be gone, with the data of Redis.
+                // The group may have been lost with the data of Redis.
                 if let Err(error) = group.join_again() {
                     wait_after(&error);
                 }

@@ -109,7 +109,7 @@ struct OpenLog {
 
 impl OpenLog {
     fn of_stream(log: ImportedLog, stream: &str) -> Result<Self> {
-        let reader = LogReader::open(&log.path())?.context("the copy of the stream is gone")?;
+        let reader = LogReader::open(&log.path())?.context("the copy of the stream is missing")?;
         Ok(Self { reader, stream: Some((log, stream.to_owned())) })
     }
 

@@ -45,7 +45,7 @@ fn gross_drift_is_an_alarm_before_there_are_scores_and_until_records_contradict(
     let [label, probability, ..] = &report.outputs[..] else { panic!("{report:?}") };
     assert_eq!((label.status, label.ks), (Status::Drift, None));
     assert_eq!(probability.status, Status::NotLogged);
-    // A day later the records are too old, which does not say that the drift is over.
+    // A day later the records are too old, which does not mean that the drift is over.
     let later = now() + Duration::from_secs(24 * 3600 + 1);
     assert_eq!(monitor.report(later, None).versions[0].status, Status::Drift);
     let mut random = fastrand::Rng::with_seed(3);

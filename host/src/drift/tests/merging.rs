@@ -71,7 +71,7 @@ fn windows_of_another_baseline_or_format_are_refused() {
     let json = serde_json::to_string(&[b.windows()]).unwrap();
     for (from, to, part) in [
         ("\"format\":1", "\"format\":2", "format 2 is of another version"),
-        ("\"starts\"", "\"begins\"", "unknown field"),
+        ("\"starts\"", "\"started\"", "unknown field"),
         ("[{", "{", "invalid type"),
     ] {
         let error = format!(

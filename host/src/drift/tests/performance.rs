@@ -59,7 +59,7 @@ fn accuracy_is_expected_from_calibrated_probabilities() {
 }
 
 #[test]
-fn accuracy_on_labels_is_shown_beside_the_expected_one() {
+fn accuracy_on_labels_is_shown_with_the_expected_one() {
     let monitor = watched(&calibrated(), IRIS_SIGNATURE, &DriftSettings::default());
     let mut report = monitor.report(now(), None);
     let group = |model: &str, variant: &str, n, accuracy| {

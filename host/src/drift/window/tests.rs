@@ -198,7 +198,7 @@ proptest! {
         let merged = a.snapshot(at(now), &[b.state().clone()]);
         let union = all.snapshot(at(now), &[]);
         prop_assert_eq!((merged.records, &merged.counts, merged.span), (union.records, &union.counts, union.span));
-        // A weight is that of the middle of a sub-window, an eighth of a half-life at most.
+        // A weight is that of the middle of a sub-window, which covers at most `half_life / 8`.
         for (merged, union) in merged.weights.iter().zip(&union.weights) {
             prop_assert!((merged - union).abs() <= 0.1 * union, "{merged} {union}");
         }

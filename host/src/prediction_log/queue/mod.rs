@@ -1,7 +1,7 @@
 //! The queue between requests and the writer, bounded by records and by bytes. Appending never
-//! blocks; a request whose component asks for it waits for room instead. The queue also has the log's
-//! accounting, which changes atomically under its lock, so that accepted = written + dropped + pending
-//! in every snapshot.
+//! blocks; a request whose component asks for it waits for space instead. The queue also has the
+//! log's accounting, which changes atomically under its lock, so that
+//! accepted = written + dropped + pending in every snapshot.
 
 mod accounting;
 mod message;
@@ -44,9 +44,9 @@ struct QueueState {
     feedback: usize,
     /// Number of queued entries that responses wait for.
     awaited: usize,
-    /// Requests that wait for room, the longest waiting first.
+    /// Requests that wait for space, the longest waiting first.
     waiting: VecDeque<WaitingRequest>,
-    /// Number of requests that have waited for room.
+    /// Number of requests that have waited for space.
     waited: u64,
     accounting: Accounting,
     /// Once the queue is closed: when the writer gives up what it cannot write.
@@ -63,7 +63,7 @@ enum WriterState {
     FullBatch,
 }
 
-/// The entries of a request that wait for room.
+/// The entries of a request that wait for space.
 #[derive(Debug)]
 struct WaitingRequest {
     number: u64,
@@ -73,7 +73,7 @@ struct WaitingRequest {
     admitted: oneshot::Sender<()>,
 }
 
-/// The wait of a request for room. Its entries are withdrawn if it is dropped before.
+/// The wait of a request for space. Its entries are withdrawn if it is dropped before.
 #[derive(Debug)]
 pub(super) struct RoomWait<'a> {
     queue: &'a RecordQueue,
@@ -120,7 +120,7 @@ impl RecordQueue {
     }
 
     /// Queues all entries of one request, whose `messages` these are, or none yet: the request then
-    /// waits for room. Entries that exceed the whole queue fit once nothing is pending.
+    /// waits for space. Entries that exceed the whole queue fit once nothing is pending.
     pub(super) fn submit(
         &self,
         messages: Vec<Message>,
@@ -207,7 +207,7 @@ impl RecordQueue {
         Some(state.take())
     }
 
-    /// Settles the accounting of a batch, and queues the requests for which there is room then.
+    /// Settles the accounting of a batch, and queues the waiting requests that fit then.
     pub(super) fn settle(&self, batch: &Batch, settlement: Settlement) {
         let Settlement { written, duplicate, storage } = settlement;
         debug_assert_eq!(written + duplicate + storage, batch.records, "every record is accounted");

@@ -1,6 +1,7 @@
-//! Recovery of a damaged file: what can be read of it is copied into a new file, which replaces it. The
-//! damaged file is kept under another name. SQLite checks the structure of pages, not their content:
-//! values that were changed on the disk, and are still values of their column, are copied as they are.
+//! Recovery of a damaged file: what can be read of it is copied into a new file, which replaces it.
+//! The damaged file is kept under another name. SQLite checks the structure of pages, not their
+//! content: values that were changed on the disk, and are still values of their column, are copied
+//! unchanged.
 //!
 //! A crash at any moment leaves either the damaged file in place, or a complete new one: the damaged
 //! file is renamed only when the new one is complete ([`adopt`]).
@@ -85,7 +86,7 @@ pub(super) fn replace(path: &Path, damage: &SchemaError) -> Result<(), SchemaErr
     remove(&new)?;
     let recovered = match copy(path, &new, Instant::now() + TIMEOUT) {
         Ok(recovered) => Some(recovered),
-        // The log goes on in any case: the disk may have no room for a copy.
+        // The log goes on in any case: the disk may have no space for a copy.
         Err(error) => {
             let path = path.display();
             warn!(%path, %error, "nothing can be recovered from the damaged prediction log");
@@ -162,7 +163,7 @@ fn copy(damaged: &Path, new: &Path, end: Instant) -> Result<Recovered, SchemaErr
 fn open_damaged(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Also if the file is shorter than its first page says.
+    // Also if the file is shorter than its first page states.
     connection.pragma_update(None, "writable_schema", true)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Time for which the clock must stay ahead before records expire by it. A clock that is wrong is
-/// usually set right within it; a log that is kept for this time longer does no harm.
+/// Time for which the clock must stay ahead before records expire by it. A wrong clock is
+/// usually corrected within it; a log that is kept for this time longer does no harm.
 const CONFIRMATION: Duration = Duration::from_secs(60 * 60);
 /// What a clock may gain at once without being said to jump, such as by a correction over the network.
 const SLACK: i64 = 60 * 1_000_000;

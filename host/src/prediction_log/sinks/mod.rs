@@ -150,7 +150,8 @@ trait Sink: Send {
     /// May return after a part of them. `producer` identifies this sink of this log.
     ///
     /// # Errors
-    /// Fails at the first entry that the sink has not accepted; the error says whether to retry it.
+    /// Fails at the first entry that the sink has not accepted; the error specifies whether
+    /// to retry it.
     fn deliver<'a>(
         &'a mut self,
         producer: &'a str,

@@ -317,7 +317,7 @@ impl OutboxFile {
 
 impl OutboxBatch {
     /// Removes the last rows, which belong together with the next entry of the outbox. A batch of
-    /// nothing else is left as it is.
+    /// nothing else is left unchanged.
     fn unread_last_run(&mut self) {
         let mut start = self.entries.len().saturating_sub(1);
         while start > 0 && same_run(&self.entries[start - 1].event, &self.entries[start].event) {

@@ -1,6 +1,6 @@
 //! The sink `redis`: a stream that several hosts append to.
 //!
-//! A batch is one script, which the server executes as a whole. Beside the stream it sets a key of
+//! A batch is one script, which the server executes as a whole. In addition, it sets a key of
 //! this host to the last entry that it has added, and skips the entries of a batch up to it. So a
 //! batch whose reply was lost, or whose delivery a crash cut off, is not added twice. Where the key
 //! is lost (a failover to a replica), [`super::stream`] drops duplicates by id and row.

@@ -1,4 +1,4 @@
-//! Tests of the outbox and its dispatchers, with a real file and sinks that fail as they are told to.
+//! Tests of the outbox and its dispatchers, with a real file and sinks that fail on command.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -74,7 +74,7 @@ enum Behaviour {
     Hang,
 }
 
-/// A sink that accepts everything, unless told otherwise.
+/// A sink that accepts everything, unless its script has a failure.
 struct ScriptedSink {
     /// Whether it fails, whatever the script.
     down: Arc<AtomicBool>,
@@ -101,10 +101,10 @@ impl Sink for ScriptedSink {
         match self.script.try_recv() {
             Ok(Behaviour::Fail(count)) => {
                 accept(count);
-                async { Err(SinkError::Retry("told to fail".into())) }.boxed()
+                async { Err(SinkError::Retry("scripted failure".into())) }.boxed()
             }
             Ok(Behaviour::Refuse) => {
-                let reason = "told to refuse".into();
+                let reason = "scripted refusal".into();
                 async { Err(SinkError::Refused { entries: 1, reason }) }.boxed()
             }
             Ok(Behaviour::Hang) => std::future::pending().boxed(),

@@ -116,7 +116,7 @@ fn feedback_is_written_through_if_a_component_is_synchronous() {
 }
 
 #[test]
-fn durable_request_waits_for_room_until_its_deadline() {
+fn durable_request_waits_for_space_until_its_deadline() {
     let folder = tempfile::tempdir().unwrap();
     let log = open_in(folder.path(), Durable, 10);
     let blocker = lock(&log);
@@ -140,7 +140,7 @@ fn durable_request_waits_for_room_until_its_deadline() {
 }
 
 #[test]
-fn waiting_request_is_not_overtaken_and_leaves_nothing_if_it_ends() {
+fn waiting_request_is_not_overtaken_and_leaves_nothing_if_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let log = open_in(folder.path(), Durable, 10);
     let blocker = lock(&log);
@@ -149,8 +149,8 @@ fn waiting_request_is_not_overtaken_and_leaves_nothing_if_it_ends() {
     runtime.block_on(async {
         let three = (10..13).map(|number| entry(id(number), 0));
         let mut large = Box::pin(log.submit(three, Durable, Instant::now() + PATIENCE));
-        assert_eq!((&mut large).now_or_never(), None, "there is room for two");
-        assert!(!log.append(entry(id(20), 0)), "it would take the room");
+        assert_eq!((&mut large).now_or_never(), None, "there is space for two");
+        assert!(!log.append(entry(id(20), 0)), "it would take the space");
         let small = log.submit([entry(id(21), 0)].into_iter(), Durable, Instant::now() + PATIENCE);
         let mut small = Box::pin(small);
         assert_eq!((&mut small).now_or_never(), None);
@@ -295,6 +295,6 @@ fn every_mode_keeps_its_promise_on_a_full_disk() {
     let numbers = numbers(disk.path());
     assert_eq!(numbers.len() as u64, accounting.written);
     let promised = promised.into_inner();
-    assert!(promised.len() as u64 >= EACH, "every durable request can wait for room");
+    assert!(promised.len() as u64 >= EACH, "every durable request can wait for space");
     assert!(promised.is_subset(&numbers), "{:?}", promised.difference(&numbers));
 }

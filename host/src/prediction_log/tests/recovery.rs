@@ -223,7 +223,7 @@ fn recovery_that_was_interrupted_before_its_last_step_is_completed() {
 }
 
 #[test]
-fn damaged_file_is_replaced_by_an_empty_one_if_the_disk_has_no_room() {
+fn damaged_file_is_replaced_by_an_empty_one_if_the_disk_has_no_space() {
     // Only root can mount: otherwise the tests above must suffice.
     let Some(disk) = SmallDisk::mount(3 << 20) else { return };
     let folder = filled();

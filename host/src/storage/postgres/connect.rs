@@ -60,7 +60,7 @@ impl CaRoot {
             roots.add(certificate).map_err(|error| format!("invalid certificate: {error}"))?;
         }
         if roots.is_empty() {
-            return Err("there is no certificate; pass the text of a PEM file, which begins with \
+            return Err("there is no certificate; pass the text of a PEM file, which starts with \
                         \"-----BEGIN CERTIFICATE-----\""
                 .into());
         }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::result::ResultSize;
 use super::value::{Bound, BoundKind, Date, DateTime, Interval, PostgresValue, Time};
 
-/// Days from 1970 to 2000, where PostgreSQL's time begins.
+/// Days from 1970 to 2000, the epoch of PostgreSQL.
 const EPOCH_DAYS: i64 = 10_957;
 const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 const DAY_SECONDS: i64 = 24 * 60 * 60;

@@ -57,7 +57,7 @@ impl From<tokio_postgres::Error> for PostgresError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(error) => Self::Server(Box::new(error.into())),
-            // The library does not say which.
+            // The library does not report which.
             None => Self::Query(match describe(&error) {
                 text if text == UNEXPECTED => format!("{UNEXPECTED}; COPY is not supported"),
                 text => text,

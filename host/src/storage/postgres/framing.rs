@@ -21,7 +21,8 @@ const HEADER: usize = 5;
 const TLS_ACCEPTED: u8 = b'S';
 /// The type of the message `ParameterStatus`: the library keeps its content.
 const PARAMETER_STATUS: u8 = b'S';
-/// Maximum number of bytes that the library collects by itself, at login and for the definitions of types.
+/// Maximum number of bytes that the library itself collects, at login and for the definitions of
+/// types.
 const MAX_COLLECTED: usize = 1 << 20;
 
 /// What the next bytes of a server are.
@@ -78,7 +79,7 @@ impl Allowance {
     }
 }
 
-/// A stream of which messages are limited in size. A large one is charged until the next one begins.
+/// A stream whose messages are limited in size. A large one is charged until the next one starts.
 #[derive(Debug)]
 pub(super) struct BoundedMessages<S> {
     stream: S,
@@ -136,7 +137,7 @@ impl<S> BoundedMessages<S> {
         Ok(())
     }
 
-    /// Begins a message with a length as in its header, which counts itself.
+    /// Starts a message with a length as in its header, which counts itself.
     fn begin(&mut self, tag: u8, length: u32) -> io::Result<()> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > MAX_MESSAGE {

@@ -1,4 +1,4 @@
-//! `.../postgres`: statements as they are written, without parameters (`query SQL`, `execute SQL`) or with a text as the
+//! `.../postgres`: statements verbatim, without parameters (`query SQL`, `execute SQL`) or with a text as the
 //! parameter (`query-with TEXT SQL`). A result is the columns with their types, then the rows, separated by `|`.
 
 use futures::future::join_all;

@@ -21,7 +21,7 @@ pub struct ImportedLog {
 
 impl ImportedLog {
     /// Copies the whole stream. `malformed` is called for each entry that is not one of this program;
-    /// an error of it ends the import.
+    /// an error from it aborts the import.
     ///
     /// # Errors
     /// Fails if Redis does not reply, the disk is full, or `malformed` returns an error.
