@@ -249,7 +249,8 @@ fn are_probabilities(scores: &Tensor, labels: usize) -> bool {
             || (sum - 1.0).abs() <= SUM_TOLERANCE
                 && numbers.into_iter().all(|number| (0.0..=1.0 + SUM_TOLERANCE).contains(&number))
     };
-    rest.is_empty() && numbers.len() % labels == 0 && numbers.chunks(labels).all(distribution)
+    let is_table = labels > 0 && rest.is_empty() && numbers.len().is_multiple_of(labels);
+    is_table && numbers.chunks(labels).all(distribution)
 }
 
 /// The index of the greatest score in each row, the first of several. [`NO_CLASS`] for a row with NaN.

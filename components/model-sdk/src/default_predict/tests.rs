@@ -394,7 +394,9 @@ fn scores_of_more_classes_than_labels_are_500() {
         let label = Tensor::i64("label", &[2], &[0, 0]);
         response(&model, vec![label, Tensor::f32("scores", &[2, width], &row.repeat(2))])
     };
-    for (width, row) in [(3, &[0.7, 0.2, 0.1][..]), (3, &[5.0, -1.0, 2.0]), (4, &[0.25; 4])] {
+    for (width, row) in
+        [(3, &[0.7, 0.2, 0.1][..]), (3, &[5.0, -1.0, 2.0]), (4, &[0.25; 4]), (0, &[])]
+    {
         let (status, message) = respond(width, row).unwrap_err();
         assert_eq!(status, 500, "{message}");
         let part = format!(
