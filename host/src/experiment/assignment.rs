@@ -1,7 +1,6 @@
 //! How a router assigned a request: the marks of its response and of its records in the prediction log.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use smallvec::SmallVec;
@@ -44,11 +43,10 @@ impl ServedAssignment {
         self.propensity = None;
     }
 
-    /// Counts the outcome of the request for the variant that was drawn for it.
-    pub fn observe(&self, error: bool, latency: Duration) {
-        if let Some(arm) = self.arm.as_ref().filter(|_| self.propensity.is_some()) {
-            arm.outcomes.observe(error, latency);
-        }
+    /// The variant that was drawn for the request; `None` if none was.
+    #[must_use]
+    pub fn drawn(&self) -> Option<&Arc<Arm>> {
+        self.arm.as_ref().filter(|_| self.propensity.is_some())
     }
 
     /// The exposure to be recorded; `None` if the request is not in the experiment.

@@ -3,6 +3,7 @@
 //! set so.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -62,11 +63,10 @@ where
         Some(fallback) => Retry::prepare(host, target, fallback, exchange).await?,
         None => None,
     };
+    let outcome = PendingOutcome::of(exchange);
     let mut served = serve_component(host, target, exchange, copies).await;
     count(target.metrics, exchange.start, &served);
-    if let Some(assignment) = &exchange.assignment {
-        assignment.observe(status(&served).is_server_error(), exchange.start.elapsed());
-    }
+    outcome.observe(&served);
     if let Some((retry, problem)) = retry.zip(unavailable(&served)) {
         served = retry.serve(host, exchange, &problem).await;
     }
@@ -76,6 +76,36 @@ where
         compared.into_iter().for_each(|copy| drop(copy.send(predictions.clone())));
     }
     served
+}
+
+/// The outcome of a request for its variant. If the client disconnects before there is one, the
+/// request counts as failed: otherwise a variant that never responds would have no errors.
+struct PendingOutcome {
+    arm: Option<Arc<Arm>>,
+    start: Instant,
+}
+
+impl PendingOutcome {
+    fn of<B>(exchange: &Exchange<B>) -> Self {
+        let assignment = exchange.assignment.as_ref();
+        Self { arm: assignment.and_then(ServedAssignment::drawn).cloned(), start: exchange.start }
+    }
+
+    fn observe(mut self, served: &Result<Response<Body>, Failure>) {
+        let Some(arm) = self.arm.take() else { return };
+        // The prediction log has failed, not the variant.
+        if !matches!(served, Err(Failure::NotLogged(_))) {
+            arm.outcomes.observe(status(served).is_server_error(), self.start.elapsed());
+        }
+    }
+}
+
+impl Drop for PendingOutcome {
+    fn drop(&mut self) {
+        if let Some(arm) = self.arm.take() {
+            arm.outcomes.observe(true, self.start.elapsed());
+        }
+    }
 }
 
 /// The status of a response, or of the one that a failure becomes.
@@ -287,5 +317,29 @@ impl Retry {
         let served = serve_component(host, target, exchange, Vec::new()).await;
         count(target.metrics, exchange.start, &served);
         served
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prediction_log::unlogged::Unlogged;
+
+    #[test]
+    fn request_without_an_outcome_is_an_error_of_its_variant() {
+        let arm = Arc::new(Arm::new("experiment", "treatment", "component").unwrap());
+        let pending = || PendingOutcome { arm: Some(Arc::clone(&arm)), start: Instant::now() };
+        let counted = || {
+            let counts = arm.outcomes.counts();
+            (counts.requests(), counts.errors)
+        };
+        pending().observe(&Ok(Response::new(Body::whole(""))));
+        assert_eq!(counted(), (1, 0));
+        drop(pending());
+        assert_eq!(counted(), (2, 1), "its client has disconnected");
+        pending().observe(&Err(Failure::InstancePoolFull));
+        assert_eq!(counted(), (3, 2));
+        pending().observe(&Err(Failure::NotLogged(Unlogged::Late)));
+        assert_eq!(counted(), (3, 2), "the failure is that of the prediction log");
     }
 }
