@@ -211,8 +211,14 @@ fn report_of_two_hosts_equals_that_of_one_with_all_records() {
             }
         }
     }
+    let reverse = format!("{},{}", b.admin_address(), a.admin_address());
+    let (_, text) = run(&["drift", "--json", "--admin", &reverse]);
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), report, "in any order");
+    let twice = format!("{0},{0}", a.admin_address());
+    let (status, text) = run(&["drift", "--admin", &twice]);
+    assert!(!status.success() && text.contains("are of one host"), "{text}");
     let (_, text) = merged(&["--model", "iris-classifier"]);
-    assert!(text.contains("240 records, ") && text.contains("sepal_width"), "{text}");
+    assert!(text.contains("240 records of 2 hosts, ") && text.contains("sepal_width"), "{text}");
     for (body, status, part) in [
         ("[]", 200, ""),
         ("{}", 400, "the body: invalid type: map"),
@@ -277,5 +283,5 @@ fn expected_accuracy_is_shown_with_that_of_labels() {
     let address = spinfer.admin_address().to_string();
     let (_, text) = run(&["drift", "--admin", &address]);
     let line = text.lines().find(|line| line.starts_with("accuracy: ")).unwrap();
-    assert!(line.contains("expected of 241 predictions; 0.000 on 1 labels; "), "{text}");
+    assert!(line.contains("expected of 241 predictions; 0.000 on 1 label; "), "{text}");
 }

@@ -62,7 +62,14 @@ where
         (DRIFT, _) => Err(Refusal::Method { path: DRIFT, allow: ENDPOINTS[0].1 }),
         (_, &Method::GET | &Method::HEAD) => {
             parameters(&head, &[])?;
-            json(&blocking(move || host.drift().windows()).await?)
+            let windows = blocking(move || {
+                let mut windows = host.drift().windows();
+                if let Some(log) = host.prediction_log() {
+                    windows.add_quality(&log.quality());
+                }
+                windows
+            });
+            json(&windows.await?)
         }
         _ => Err(Refusal::Method { path: DRIFT_WINDOWS, allow: ENDPOINTS[1].1 }),
     }

@@ -29,6 +29,9 @@ pub(super) struct AlarmState(Option<i64>);
 #[derive(Debug)]
 pub(super) struct LookResult {
     pub(super) p_values: Vec<f64>,
+    /// Whether the field is in alarm.
+    pub(super) raised: Vec<bool>,
+    /// Since when. Not raised if only the merged counts of several hosts are in alarm.
     pub(super) states: Vec<AlarmState>,
 }
 
@@ -40,6 +43,11 @@ impl AlarmState {
     /// When it was raised, in RFC 3339.
     pub(super) fn since(self) -> Option<String> {
         self.0.map(times::format)
+    }
+
+    /// The earlier of two alarms; the one that is raised, if only one is.
+    fn earlier(self, other: Self) -> Self {
+        Self([self.0, other.0].into_iter().flatten().min())
     }
 
     fn next(self, p_value: f64, alpha: f64, now: SystemTime) -> Self {
@@ -61,17 +69,25 @@ impl Alarms {
         Self { evidence: evidence.collect(), alpha: settings.alpha, states }
     }
 
-    /// Looks at the counts from each start, without a change of the alarms.
-    pub(super) fn look(
+    /// Looks at the merged counts from each start, without a change of the alarms. A field is in
+    /// alarm if the merged counts are, or any host: its own alarm, or one of `others`.
+    pub(super) fn merged_look(
         &self,
         starts: &[StartCounts],
         slots: &Slots,
-        now: SystemTime,
+        others: &[Vec<AlarmState>],
     ) -> LookResult {
         let p_values = self.p_values(starts, slots);
-        // Of merged windows: they have no alarms of their own to be held.
-        let states = p_values.iter().map(|&p| AlarmState::default().next(p, self.alpha, now));
-        LookResult { states: states.collect(), p_values }
+        let mut states = self.state();
+        for other in others {
+            for (state, other) in states.iter_mut().zip(other) {
+                *state = state.earlier(*other);
+            }
+        }
+        let fields = p_values.iter().zip(&states);
+        // Merged windows have no memory: there is no alarm of their own to be held.
+        let raised = fields.map(|(&p, state)| state.is_raised() || is_raised(false, p, self.alpha));
+        LookResult { raised: raised.collect(), p_values, states }
     }
 
     /// Looks at the counts from each start; raises and clears alarms. Without records, nothing
@@ -89,7 +105,8 @@ impl Alarms {
                 *state = state.next(p_value, self.alpha, now);
             }
         }
-        LookResult { states: states.clone(), p_values }
+        let raised = states.iter().map(|state| state.is_raised()).collect();
+        LookResult { p_values, raised, states: states.clone() }
     }
 
     fn p_values(&self, starts: &[StartCounts], slots: &Slots) -> Vec<f64> {

@@ -6,7 +6,51 @@ use serde::{Deserialize, Serialize};
 use super::baseline::{Baseline, Bins};
 use super::layout::Slots;
 use super::window::WindowSnapshot;
-use crate::prediction_log::quality::ClassificationResults;
+use crate::prediction_log::quality::{ClassificationResults, QualityGroup, Results};
+
+/// Numbers of predictions with a label: sums, so that those of several hosts are added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LabelCounts {
+    labelled: u64,
+    correct: u64,
+}
+
+impl LabelCounts {
+    /// Those of a model version, of all its groups in the `quality`.
+    pub(super) fn of(quality: &[(QualityGroup, Results)], model: &str, version: &str) -> Self {
+        let groups = quality
+            .iter()
+            .filter(|(group, _)| group.model == model && group.version == version)
+            .filter_map(|(_, results)| results.classification.as_ref());
+        groups.fold(Self::default(), |sum, ClassificationResults { n, accuracy, .. }| {
+            sum.plus(Self::with_accuracy(*n, accuracy.unwrap_or_default()))
+        })
+    }
+
+    fn with_accuracy(labelled: u64, accuracy: f64) -> Self {
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "records are far below 2^53, and an accuracy is at least 0"
+        )]
+        let correct = (labelled as f64 * accuracy).round() as u64;
+        Self { labelled, correct }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            labelled: self.labelled.saturating_add(other.labelled),
+            correct: self.correct.saturating_add(other.correct),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "records are far below 2^53")]
+    fn accuracy(self) -> Option<f64> {
+        (self.labelled > 0).then(|| self.correct as f64 / self.labelled as f64)
+    }
+}
 
 /// Performance of a classifier, with and without labels.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,20 +104,10 @@ impl Performance {
         })
     }
 
-    /// Adds the accuracy of predictions with labels.
-    pub(super) fn add_labels<'a>(
-        &mut self,
-        results: impl Iterator<Item = &'a ClassificationResults>,
-    ) {
-        let (mut labelled, mut correct) = (0, 0.0);
-        for ClassificationResults { n, accuracy, .. } in results {
-            labelled += n;
-            #[expect(clippy::cast_precision_loss, reason = "records are far below 2^53")]
-            let n = *n as f64;
-            correct += n * accuracy.unwrap_or_default();
-        }
-        #[expect(clippy::cast_precision_loss, reason = "records are far below 2^53")]
-        let of = labelled as f64;
-        (self.labelled, self.accuracy) = (labelled, (labelled > 0).then(|| correct / of));
+    /// Adds predictions with labels, of one host.
+    pub(super) fn add_labels(&mut self, counts: LabelCounts) {
+        let before = LabelCounts::with_accuracy(self.labelled, self.accuracy.unwrap_or_default());
+        let all = before.plus(counts);
+        (self.labelled, self.accuracy) = (all.labelled, all.accuracy());
     }
 }

@@ -332,7 +332,7 @@ impl ColumnSlice<'_> {
         };
         match self.values {
             ColumnValues::Fp32(values) => {
-                self.rows(values).for_each(|x| add(bin(f64::from(*x)), &|| x.to_string()))
+                self.rows(values).for_each(|x| add(bin(f64::from(*x)), &|| x.to_string()));
             }
             ColumnValues::Fp64(values) => {
                 self.rows(values).for_each(|x| add(bin(*x), &|| x.to_string()));

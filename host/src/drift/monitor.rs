@@ -10,17 +10,18 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, ensure};
 use parking_lot::Mutex;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::alarms::{Alarms, LookResult};
 use super::baseline::Baseline;
 use super::layout::{CounterLayout, Slots};
 use super::report::{Report, Unwatched, UnwatchedReason, VersionReport, by_version};
 use super::resume;
-use super::saved::{SavedWindow, SavedWindows};
+use super::saved::{HostId, SavedWindow, SavedWindows};
 use super::settings::DriftSettings;
 use super::window::{Window, WindowState};
 use crate::prediction_log::Observer;
-use crate::prediction_log::record::{LogEntry, Predictions};
+use crate::prediction_log::record::{LogEntry, Predictions, RequestContext};
 
 /// Maximum number of column layouts cached for each version: the short form, tables, tensors with
 /// all outputs, and one more.
@@ -71,6 +72,7 @@ impl WatchedModel {
 /// The windows of an application's model versions.
 #[derive(Debug, Default)]
 pub struct Monitor {
+    id: HostId,
     versions: Vec<Watched>,
     /// Model -> version -> index into `versions`.
     index: HashMap<String, HashMap<String, usize>>,
@@ -104,6 +106,8 @@ struct Current {
     layouts: Vec<CounterLayout>,
     /// Time of the record at the last look, and the minimum time until the next.
     looked: Option<(SystemTime, Duration)>,
+    /// The share of its requests that each component logs, of those that log a sample.
+    samples: Vec<(Arc<str>, f64)>,
 }
 
 impl Monitor {
@@ -165,35 +169,63 @@ impl Monitor {
     /// The report of the windows of this host, merged with those of `others`.
     ///
     /// # Errors
-    /// Fails if another host has a window of the same version with another baseline.
+    /// Fails if a host is given twice, or has a window of the same version with another baseline or
+    /// another shape.
     pub fn merged_report(
         &self,
         now: SystemTime,
         model: Option<&str>,
         others: &[SavedWindows],
     ) -> Result<Report> {
-        for SavedWindow { model, version, baseline, window, .. } in
+        let mut ids = vec![&self.id];
+        for id in others.iter().filter_map(|other| other.host.as_ref()) {
+            ensure!(
+                !ids.contains(&id),
+                "two of the addresses are of one host, whose records would count twice; write the \
+                 address of each host once"
+            );
+            ids.push(id);
+        }
+        let mut unwatched: Vec<Unwatched> = Vec::new();
+        for SavedWindow { model, version, baseline, shape, window, .. } in
             others.iter().flat_map(|other| &other.windows)
         {
-            let Some(watched) = self.find(model, version) else { continue };
+            let Some(watched) = self.find(model, version) else {
+                let (model, version) = (model.clone(), Some(version.clone()));
+                let other = Unwatched { model, version, reason: UnwatchedReason::OtherHost };
+                if !unwatched.contains(&other) {
+                    unwatched.push(other);
+                }
+                continue;
+            };
+            let own = watched.settings.window.to_string();
+            ensure!(
+                *shape == own,
+                "{model} version {version} has another drift window on another host: {shape}, not \
+                 {own}; set the same `window` and `window_age` on both"
+            );
             ensure!(
                 *baseline == watched.baseline.fingerprint && window.fits(watched.slots.size),
                 "{model} version {version} has another baseline.json on another host: their windows \
                  have different bins, and cannot be merged"
             );
         }
-        Ok(self.report_with(now, model, |model, version| {
+        let mut report = self.report_with(now, model, |model, version| {
             let windows = others.iter().flat_map(|other| &other.windows);
-            let same = windows.filter(|other| other.model == model && other.version == version);
-            same.map(|other| other.window.clone()).collect()
-        }))
+            windows.filter(|other| other.model == model && other.version == version).collect()
+        });
+        unwatched.retain(|other| model.is_none_or(|model| model == other.model));
+        unwatched.sort_by(|a, b| (&a.model, &a.version).cmp(&(&b.model, &b.version)));
+        report.unwatched.extend(unwatched);
+        report.add_labels(others);
+        Ok(report)
     }
 
-    fn report_with(
+    fn report_with<'a>(
         &self,
         now: SystemTime,
         model: Option<&str>,
-        others: impl Fn(&str, &str) -> Vec<WindowState>,
+        others: impl Fn(&str, &str) -> Vec<&'a SavedWindow>,
     ) -> Report {
         let wanted = |name: &str| model.is_none_or(|model| model == name);
         let mut versions: Vec<_> = self
@@ -220,7 +252,7 @@ impl Monitor {
             .map(|(model, version, watched)| watched.saved(model, version))
             .collect();
         windows.sort_by(|a, b| by_version((&a.model, &a.version), (&b.model, &b.version)));
-        SavedWindows::new(windows)
+        SavedWindows::new(self.id.clone(), windows)
     }
 
     /// Model, version and window of each version with a baseline.
@@ -301,13 +333,17 @@ impl Observer for Monitor {
                  cannot be read"
             );
         }
+        // The shares are those of records in the log: the settings may have changed since.
+        for watched in &self.versions {
+            watched.current.lock().samples.clear();
+        }
     }
 
     fn observe(&self, entry: &LogEntry) {
         let Predictions { model, version, .. } = &*entry.predictions;
         if let Some(watched) = self.find(model, version) {
             let time = entry.context.time;
-            if watched.count(time, &entry.predictions) {
+            if watched.is_in_sample(&entry.context) && watched.count(time, &entry.predictions) {
                 watched.look_as_records_come(model, time);
             }
             self.save_in_time(time);
@@ -323,7 +359,8 @@ impl Watched {
     fn new(baseline: Arc<Baseline>, settings: &DriftSettings) -> Self {
         let slots = Slots::new(&baseline);
         let window = Window::new(&settings.window, slots.size);
-        let current = Mutex::new(Current { window, layouts: Vec::new(), looked: None });
+        let current =
+            Mutex::new(Current { window, layouts: Vec::new(), looked: None, samples: Vec::new() });
         let alarms = Alarms::new(&baseline, settings);
         Self { baseline, settings: settings.clone(), slots, current, alarms }
     }
@@ -331,7 +368,7 @@ impl Watched {
     /// Counts the predictions. Returns whether it is time for a look.
     fn count(&self, time: SystemTime, predictions: &Predictions) -> bool {
         let mut current = self.current.lock();
-        let Current { window, layouts, looked } = &mut *current;
+        let Current { window, layouts, looked, .. } = &mut *current;
         let index = match layouts.iter().rposition(|layout| layout.fits(predictions)) {
             Some(index) => index,
             None => {
@@ -356,7 +393,7 @@ impl Watched {
     fn look_as_records_come(&self, model: &str, time: SystemTime) {
         let start = Instant::now();
         let before = self.alarms.any();
-        self.look(time, &[]);
+        self.look(time);
         let pause = LOOK_INTERVAL.max(start.elapsed() * LOOK_SHARE);
         self.current.lock().looked = Some((time, pause));
         let version = &self.baseline.version;
@@ -370,21 +407,44 @@ impl Watched {
         }
     }
 
-    fn look(&self, now: SystemTime, others: &[WindowState]) -> LookResult {
-        let starts = self.current.lock().window.look(now, others);
-        // Unlocked first: the writer must not wait for the statistics.
-        if others.is_empty() {
-            self.alarms.update(&starts, &self.slots, now)
-        } else {
-            self.alarms.look(&starts, &self.slots, now)
+    /// Whether the record belongs to the sample that the window is of. Of a component that logs a
+    /// sample, errors and requests that ask for it are logged with probability 1. Counted as the
+    /// others are, they would have too much weight: of them, too, only the sample is counted.
+    fn is_in_sample(&self, context: &RequestContext) -> bool {
+        let RequestContext { id, component, sample, .. } = context;
+        let mut current = self.current.lock();
+        let samples = &mut current.samples;
+        let known = samples.iter_mut().find(|(other, _)| other == component);
+        if *sample < 1.0 {
+            match known {
+                Some((_, share)) => *share = *sample,
+                None => samples.push((Arc::clone(component), *sample)),
+            }
+            return true;
         }
+        known.is_none_or(|(_, share)| fraction(*id) < *share)
     }
 
-    fn report(&self, model: &str, now: SystemTime, others: &[WindowState]) -> VersionReport {
-        let look = self.look(now, others);
-        let snapshot = self.current.lock().window.snapshot(now, others);
+    fn look(&self, now: SystemTime) -> LookResult {
+        let starts = self.current.lock().window.look(now);
+        // Unlocked first: the writer must not wait for the statistics.
+        self.alarms.update(&starts, &self.slots, now)
+    }
+
+    fn report(&self, model: &str, now: SystemTime, others: &[&SavedWindow]) -> VersionReport {
+        let windows: Vec<WindowState> = others.iter().map(|other| other.window.clone()).collect();
+        let look = if others.is_empty() {
+            self.look(now)
+        } else {
+            let starts = self.current.lock().window.merged_look(now, &windows);
+            let raised: Vec<_> = others.iter().map(|other| other.raised.clone()).collect();
+            self.alarms.merged_look(&starts, &self.slots, &raised)
+        };
+        let snapshot = self.current.lock().window.snapshot(now, &windows);
         let Self { baseline, settings, slots, .. } = self;
-        VersionReport::new(model, baseline, settings, slots, &snapshot, &look)
+        let mut report = VersionReport::new(model, baseline, settings, slots, &snapshot, &look);
+        report.window.hosts += others.len();
+        report
     }
 
     fn saved(&self, model: &str, version: &str) -> SavedWindow {
@@ -395,6 +455,7 @@ impl Watched {
             shape: self.settings.window.to_string(),
             window: self.current.lock().window.state().clone(),
             raised: self.alarms.state(),
+            labels: None,
         }
     }
 
@@ -411,6 +472,16 @@ impl Watched {
 /// The time between two records, whichever was first: the clock may have been set back.
 fn apart(a: SystemTime, b: SystemTime) -> Duration {
     b.duration_since(a).unwrap_or_else(|error| error.duration())
+}
+
+/// A number from 0 to 1 of the random bits of a UUIDv7, the last 62: the same whenever it is asked.
+fn fraction(id: Uuid) -> f64 {
+    /// 2^64.
+    const RANGE: f64 = 18_446_744_073_709_551_616.0;
+    let (_, random) = id.as_u64_pair();
+    #[expect(clippy::cast_precision_loss, reason = "53 of 62 random bits are enough")]
+    let random = (random << 2) as f64;
+    random / RANGE
 }
 
 /// `usize` has at least 32 bits here.

@@ -9,8 +9,9 @@ use spinfer_statistics::population_stability::{LARGE, MODERATE};
 
 use super::alarms::LookResult;
 use super::baseline::{Baseline, Role};
-use super::expected::Performance;
+use super::expected::{LabelCounts, Performance};
 use super::layout::Slots;
+use super::saved::SavedWindows;
 use super::scores::FieldWindow;
 use super::settings::{DriftSettings, WindowShape};
 use super::window::WindowSnapshot;
@@ -39,6 +40,9 @@ pub enum UnwatchedReason {
     Disabled,
     #[serde(rename = "the prediction log is off")]
     NotLogged,
+    /// Watched by another host of a merged report, and not by the one that computes it.
+    #[serde(rename = "on another host only")]
+    OtherHost,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,9 +93,11 @@ pub struct VersionReport {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WindowReport {
+    /// Number of hosts whose windows these are.
+    pub hosts: usize,
     pub records: u64,
-    /// Number of records without weights that are as precise. That of the records, unless older ones
-    /// have less weight.
+    /// Number of records without weights that are as precise, to two decimals. That of the records,
+    /// unless older ones have less weight.
     pub effective_records: f64,
     /// Of a window of recent records.
     pub max_records: Option<u32>,
@@ -111,7 +117,8 @@ pub struct FieldReport {
     pub name: String,
     pub kind: DriftKind,
     pub status: Status,
-    /// When the alarm was raised, in RFC 3339.
+    /// When the alarm was raised, in RFC 3339: of several hosts the earliest, and absent if only
+    /// their merged counts are in alarm.
     pub since: Option<String>,
     /// Number of present values in the window, and the number without weights that is as precise.
     pub n: u64,
@@ -229,14 +236,14 @@ impl VersionReport {
         let window = WindowReport::new(settings, snapshot, slots);
         let enough = window.effective_records >= f64::from(settings.minimum);
         let (mut features, mut outputs) = (Vec::new(), Vec::new());
-        let looks = look.states.iter().zip(&look.p_values);
-        for ((field, slot), (state, p_value)) in
+        let looks = look.raised.iter().zip(&look.states).zip(&look.p_values);
+        for ((field, slot), ((&raised, state), p_value)) in
             baseline.fields.iter().zip(&slots.fields).zip(looks)
         {
             let of_field = FieldWindow::new(field, slot, snapshot);
             let mut report = of_field.report(settings, enough);
             report.p_value = (report.n + report.missing > 0).then_some(*p_value);
-            if state.is_raised() {
+            if raised {
                 report.status = Status::Drift;
                 report.since = state.since();
             }
@@ -280,11 +287,21 @@ impl Report {
     /// Adds the accuracy on the predictions whose labels are known.
     pub fn add_quality(&mut self, quality: &[(QualityGroup, Results)]) {
         for VersionReport { model, version, performance, .. } in &mut self.versions {
-            let groups = quality
-                .iter()
-                .filter(|(group, _)| group.model == *model && group.version == *version);
             if let Some(performance) = performance {
-                performance.add_labels(groups.filter_map(|(_, r)| r.classification.as_ref()));
+                performance.add_labels(LabelCounts::of(quality, model, version));
+            }
+        }
+    }
+
+    /// Adds the labels of other hosts.
+    pub(super) fn add_labels(&mut self, others: &[SavedWindows]) {
+        for VersionReport { model, version, performance, .. } in &mut self.versions {
+            let windows = others.iter().flat_map(|other| &other.windows);
+            let same = windows.filter(|other| other.model == *model && other.version == *version);
+            if let Some(performance) = performance {
+                for counts in same.filter_map(|other| other.labels) {
+                    performance.add_labels(counts);
+                }
             }
         }
     }
@@ -299,6 +316,7 @@ impl WindowReport {
             WindowShape::Decayed { half_life } => (None, None, Some(half_life)),
         };
         Self {
+            hosts: 1,
             records: snapshot.records,
             effective_records: snapshot.effective(slots.records..slots.records + 1),
             max_records: records,

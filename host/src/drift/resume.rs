@@ -50,9 +50,9 @@ pub(super) fn fill(monitor: &Monitor, log: &Path, now: SystemTime) -> Result<(),
     Ok(())
 }
 
-/// A stored record as an entry of one row. Only the time of its context matters here.
+/// A stored record as an entry of one row. Of its context, only what drift detection reads matters.
 fn entry(record: StoredRecord) -> LogEntry {
-    let StoredRecord { id, time, model, version, component, inputs, outputs, .. } = record;
+    let StoredRecord { id, time, model, version, component, inputs, outputs, sample, .. } = record;
     let time = UNIX_EPOCH + Duration::from_micros(u64::try_from(time).unwrap_or_default());
     let context = RequestContext {
         id,
@@ -63,7 +63,8 @@ fn entry(record: StoredRecord) -> LogEntry {
         cache: CacheOutcome::Bypass,
         status: 200,
         latency: Duration::ZERO,
-        sample: 1.0,
+        // Records of earlier versions have none.
+        sample: sample.unwrap_or(1.0),
         trace_id: None,
     };
     let predictions = Predictions {

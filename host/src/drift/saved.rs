@@ -7,7 +7,9 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::alarms::AlarmState;
+use super::expected::LabelCounts;
 use super::window::WindowState;
+use crate::prediction_log::quality::{QualityGroup, Results};
 use crate::process::atomic_file::{self, Existing, READABLE};
 use crate::process::read_file::read_file;
 
@@ -25,7 +27,21 @@ const MAX_BYTES: u64 = 512 << 20;
 #[serde(deny_unknown_fields)]
 pub struct SavedWindows {
     format: u32,
+    /// The host, to recognise one that is given twice. Absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) host: Option<HostId>,
     pub(super) windows: Vec<SavedWindow>,
+}
+
+/// Identifies a running host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct HostId(String);
+
+impl Default for HostId {
+    fn default() -> Self {
+        Self(format!("{:032x}", fastrand::u128(..)))
+    }
 }
 
 /// The window of a model version, and its alarms.
@@ -41,11 +57,21 @@ pub(super) struct SavedWindow {
     pub(super) window: WindowState,
     /// The alarm of each field.
     pub(super) raised: Vec<AlarmState>,
+    /// Predictions with labels, for a report of several hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) labels: Option<LabelCounts>,
 }
 
 impl SavedWindows {
-    pub(super) fn new(windows: Vec<SavedWindow>) -> Self {
-        Self { format: FORMAT, windows }
+    pub(super) fn new(host: HostId, windows: Vec<SavedWindow>) -> Self {
+        Self { format: FORMAT, host: Some(host), windows }
+    }
+
+    /// Adds the accuracy on the predictions whose labels are known, for the report of another host.
+    pub fn add_quality(&mut self, quality: &[(QualityGroup, Results)]) {
+        for SavedWindow { model, version, labels, .. } in &mut self.windows {
+            *labels = Some(LabelCounts::of(quality, model, version));
+        }
     }
 
     /// Parses the windows of other hosts, a JSON array.

@@ -8,7 +8,11 @@
 //!    expected confusion matrix has at (predicted, actual) the sum of the probability of the actual
 //!    class over the rows with the prediction.
 //! 4. Its standard error is that of the mean of as many rows of the reference:
-//!    `sqrt(a (1 - a) / n)` with the accuracy `a` on the reference.
+//!    `sqrt(a (1 - a) / n)` with the accuracy `a` on the reference. If all of its `r` rows are
+//!    right, or none, that would be 0, and certain of what `r` rows cannot show: `a` is then the
+//!    mean of the posterior of Jeffreys' prior, `(r + 1/2) / (r + 1)` (Brown, Cai and DasGupta
+//!    2001, "Interval estimation for a binomial proportion", Statistical Science 16). NannyML has
+//!    0 here.
 //!
 //! The estimate is right if calibration still holds: if the inputs drift, but the relation of
 //! inputs and labels does not. It cannot see a concept drift.
@@ -87,7 +91,13 @@ impl Calibration {
     /// The standard error of the expected accuracy of `n` rows.
     #[must_use]
     pub fn standard_error(&self, n: f64) -> Option<f64> {
-        let variance = self.accuracy * (1.0 - self.accuracy);
+        let rows = float(self.rows);
+        let accuracy = if self.accuracy > 0.0 && self.accuracy < 1.0 {
+            self.accuracy
+        } else {
+            (self.accuracy * rows + 0.5) / (rows + 1.0)
+        };
+        let variance = accuracy * (1.0 - accuracy);
         (n > 0.0).then(|| (variance / n).sqrt())
     }
 }
@@ -121,6 +131,17 @@ mod tests {
         let error = calibration.standard_error(16.0).unwrap();
         assert!((error - 0.1).abs() < 1e-12, "{error}");
         assert!(calibration.is_valid(2) && !calibration.is_valid(3));
+    }
+
+    #[test]
+    fn reference_without_errors_leaves_an_error() {
+        for actual in [0, 1] {
+            let rows = vec![row(&[0.9, 0.1], actual); 9];
+            let calibration = Calibration::fit(&rows, 2).unwrap();
+            // 9.5 of 10.
+            let error = calibration.standard_error(19.0).unwrap();
+            assert!((error - 0.05).abs() < 1e-12, "{error}");
+        }
     }
 
     #[test]

@@ -170,7 +170,7 @@ mod tests {
             let known = [outcomes(known.0, 50), outcomes(known.1, 50)];
             let rates = [rate, (rate + limit - below).max(0.0)];
             let probability = |bad: u64, of: u64, rate: f64| {
-                let (hits, misses) = (bad as i32, (of - bad) as i32);
+                let [hits, misses] = [bad, of - bad].map(|count| i32::try_from(count).unwrap());
                 ln_binomial(of, bad).exp() * rate.powi(hits) * (1.0 - rate).powi(misses)
             };
             let mut mean = 0.0;

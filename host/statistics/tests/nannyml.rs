@@ -1,7 +1,5 @@
 //! Compares expected accuracy with NannyML's, on the fixed vectors of `vectors/make_nannyml.py`.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use serde::Deserialize;
 use spinfer_statistics::expected_accuracy::{Calibration, LabelledRow};
 

@@ -1,8 +1,6 @@
 //! Simulations of experiments with fixed seeds: what is declared, measured. docs/experiments.md has
 //! the tables that they print, with `SPINFER_SIMULATIONS=400`.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand_distr::{Distribution, Exp1, StandardNormal, StandardUniform};

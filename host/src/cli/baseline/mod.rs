@@ -39,7 +39,8 @@ pub struct BaselineOptions {
     #[arg(long)]
     version: Option<String>,
 
-    /// Column with the true class of each row: accuracy is then expected without labels
+    /// Column with the true class of each row: accuracy is then expected without labels. Of a version
+    /// with a baseline, only the calibration is added to it
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
 
@@ -66,11 +67,7 @@ pub fn run(command: &BaselineOptions, out: &mut impl Write) -> Result<()> {
     // 1 Load the model version.
     let folder = folder::find(from, model, version.as_deref())?;
     let path = folder.join(BASELINE);
-    ensure!(
-        *force || !path.exists(),
-        "{}: already exists, and drift is computed against it; add --force to overwrite it",
-        path.display()
-    );
+    let existing = if *force { None } else { existing(&path, label.is_some())? };
     let signature = FieldSignature::read(&folder)?;
     let missing = |key: &str| format!("{}: model.toml has no `{key}`", folder.display());
     let name = signature.name.clone().with_context(|| missing("name"))?;
@@ -86,6 +83,10 @@ pub fn run(command: &BaselineOptions, out: &mut impl Write) -> Result<()> {
     let strings = reference.strings().join(", ");
     let calibration =
         reference.calibrate(&signature).with_context(|| data.display().to_string())?;
+    if let Some((text, calibration)) = existing.zip(calibration.as_ref()) {
+        let text = with_calibration(&text, calibration)?;
+        return add_calibration(&path, &text, &signature, calibration, out);
+    }
     let (features, outputs) = reference.summarize(&signature)?;
     let file = BaselineFile { model: name, version, rows, features, outputs, calibration };
 
@@ -111,6 +112,54 @@ pub fn run(command: &BaselineOptions, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
+/// The text of the baseline at `path`, to which a calibration can be added; `None` if there is none.
+fn existing(path: &Path, labelled: bool) -> Result<Option<String>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    ensure!(
+        labelled,
+        "{}: already exists, and drift is computed against it; add --force to overwrite it, or --label \
+         <COLUMN> to add a calibration to it",
+        path.display()
+    );
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let file: BaselineFile<serde_json::Value> =
+        serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    ensure!(
+        file.calibration.is_none(),
+        "{}: already has a calibration; add --force to overwrite the whole file",
+        path.display()
+    );
+    Ok(Some(text))
+}
+
+/// The text of a baseline with a calibration, and with the same reference.
+fn with_calibration(text: &str, calibration: &CalibrationEntry) -> Result<String> {
+    let rest = text.trim_start().strip_prefix('{').context("the file is not a JSON object")?;
+    Ok(format!("{{\n{}{}", calibration_text(calibration)?, rest.trim_start_matches(['\r', '\n'])))
+}
+
+/// Writes the `text` of a baseline to which the calibration was added.
+fn add_calibration(
+    path: &Path,
+    text: &str,
+    signature: &FieldSignature,
+    calibration: &CalibrationEntry,
+    out: &mut impl Write,
+) -> Result<()> {
+    Baseline::parse(text, signature).with_context(|| path.display().to_string())?;
+    write(path, text, true).with_context(|| path.display().to_string())?;
+    let Calibration { rows, accuracy, .. } = &calibration.fitted;
+    writeln!(
+        out,
+        "{}: added a calibration; the reference for drift is unchanged\nRestart the host to use it: \
+         spinfer drift\nCalibrated on {rows} rows with labels; accuracy {accuracy:.3}",
+        path.display()
+    )?;
+    Ok(())
+}
+
 fn write(path: &Path, text: &str, force: bool) -> Result<()> {
     let existing = if force { Existing::Replace } else { Existing::Keep };
     Ok(atomic_file::write(path, text.as_bytes(), READABLE, existing)?)
@@ -120,18 +169,8 @@ fn write(path: &Path, text: &str, force: bool) -> Result<()> {
 fn to_json(file: &BaselineFile) -> Result<String> {
     let BaselineFile { model, version, rows, features, outputs, calibration } = file;
     let mut text = String::from("{\n");
-    if let Some(CalibrationEntry { class, probabilities, fitted }) = calibration {
-        let Calibration { rows, accuracy, classes } = fitted;
-        let lines =
-            classes.iter().map(|class| Ok(format!("      {}", serde_json::to_string(class)?)));
-        let lines = lines.collect::<Result<Vec<_>>>()?.join(",\n");
-        text.push_str(&format!(
-            "  \"calibration\": {{\n    \"accuracy\": {accuracy:?},\n    \"class\": {},\n    \
-             \"classes\": [\n{lines}\n    ],\n    \"probabilities\": {},\n    \"rows\": {rows}\n  \
-             }},\n",
-            quoted(class)?,
-            quoted(probabilities)?
-        ));
+    if let Some(calibration) = calibration {
+        text.push_str(&calibration_text(calibration)?);
     }
     let section = |text: &mut String, key: &str, fields: &BTreeMap<String, Summary>| {
         text.push_str(&format!("  {}: {{\n", quoted(key)?));
@@ -154,6 +193,20 @@ fn to_json(file: &BaselineFile) -> Result<String> {
     section(&mut text, "outputs", outputs)?;
     text.push_str(&format!("  \"rows\": {rows},\n  \"version\": {}\n}}\n", quoted(version)?));
     Ok(text)
+}
+
+/// The member `calibration`, with a comma.
+fn calibration_text(calibration: &CalibrationEntry) -> Result<String> {
+    let CalibrationEntry { class, probabilities, fitted } = calibration;
+    let Calibration { rows, accuracy, classes } = fitted;
+    let lines = classes.iter().map(|class| Ok(format!("      {}", serde_json::to_string(class)?)));
+    let lines = lines.collect::<Result<Vec<_>>>()?.join(",\n");
+    Ok(format!(
+        "  \"calibration\": {{\n    \"accuracy\": {accuracy:?},\n    \"class\": {},\n    \"classes\": \
+         [\n{lines}\n    ],\n    \"probabilities\": {},\n    \"rows\": {rows}\n  }},\n",
+        quoted(class)?,
+        quoted(probabilities)?
+    ))
 }
 
 fn quoted(text: &str) -> Result<String> {

@@ -194,6 +194,39 @@ fn calibration_is_fitted_on_rows_with_labels() {
 }
 
 #[test]
+fn calibration_is_added_to_an_existing_baseline() {
+    let dir = repository(&["1"]);
+    run(&command(dir.path(), TRAINING), &mut Vec::new()).unwrap();
+    let path = dir.path().join("models/iris-classifier/1/baseline.json");
+    let before = std::fs::read_to_string(&path).unwrap();
+    // Other rows than those of the reference.
+    let species = ["setosa", "versicolor", "virginica"];
+    let rows = labelled(|row| species[row % 3]);
+    let validation: Vec<_> = rows.lines().take(61).collect();
+    let options = BaselineOptions {
+        label: Some("species".into()),
+        ..command(dir.path(), &validation.join("\n"))
+    };
+    let mut out = Vec::new();
+    run(&options, &mut out).unwrap();
+    let printed = String::from_utf8(out).unwrap();
+    assert!(printed.contains("the reference for drift is unchanged"), "{printed}");
+    assert!(printed.contains("Calibrated on 60 rows with labels"), "{printed}");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let reference = before.strip_prefix('{').unwrap();
+    assert!(text.ends_with(reference.trim_start()), "the reference is the same, byte for byte");
+    let file: BaselineFile = serde_json::from_str(&text).unwrap();
+    assert_eq!((file.rows, file.calibration.unwrap().fitted.rows), (120, 60));
+    // The text is that of a baseline with both.
+    let file: BaselineFile = serde_json::from_str(&text).unwrap();
+    assert_eq!(to_json(&file).unwrap().lines().count(), text.lines().count());
+
+    let error = refused(&options);
+    assert!(error.contains("already has a calibration") && error.contains("--force"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
 fn unknown_label_is_reported_with_the_classes() {
     let dir = repository(&["1"]);
     let refused = |csv: &str, label: &str| {

@@ -48,6 +48,7 @@ fn version() -> VersionReport {
         prediction_drift: Some(false),
         baseline_rows: 120,
         window: WindowReport {
+            hosts: 1,
             records: 10_000,
             effective_records: 10_000.0,
             max_records: Some(10_000),
@@ -168,4 +169,66 @@ fn decayed_window_is_printed_with_its_half_life() {
     write_version(&version, false, &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert!(text.ends_with(", with a half-life of 1h as precise as 346\n"), "{text}");
+    version.window.effective_records = 9_999.4;
+    version.window.hosts = 3;
+    let mut out = Vec::new();
+    write_version(&version, false, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("\n10000 records of 3 hosts, "), "{text}");
+    assert!(text.ends_with(", with a half-life of 1h\n"), "{text}");
+}
+
+#[test]
+fn numbers_of_things_are_printed_in_the_singular_or_plural() {
+    let mut version = version();
+    (version.window.records, version.window.effective_records) = (1, 1.0);
+    let mut out = Vec::new();
+    write_version(&version, false, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("\n1 record (at least 200 needed), "), "{text}");
+    assert_eq!((counted(0, "label"), counted(2, "label")), ("0 labels".into(), "2 labels".into()));
+}
+
+#[test]
+fn long_names_are_shortened_in_the_middle_to_the_available_width() {
+    assert_eq!(shorten("petal_width", 11), "petal_width");
+    assert_eq!(shorten("mean_petal_width_cm", 11), "mean_…th_cm");
+    let name = "sensor_0123456789_mean_of_last_hour";
+    let mut version = version();
+    version.features = vec![FieldReport { chi_squared: None, ..field(name, Status::Ok) }];
+    let print = |version: &VersionReport| {
+        let mut out = Vec::new();
+        write_version(version, true, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let text = print(&version);
+    assert!(text.contains(" sensor_0") && text.contains("hour "), "{text}");
+    assert!(text.contains('…') && text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    // With narrow columns there is space for the whole name.
+    let narrow = |name: &str| FieldReport {
+        psi: None,
+        ks: None,
+        js: None,
+        chi_squared: None,
+        wasserstein: None,
+        p_value: None,
+        ..field(name, Status::Ok)
+    };
+    (version.features, version.outputs) = (vec![narrow(name)], vec![narrow("label")]);
+    let text = print(&version);
+    assert!(text.contains(name), "{text}");
+}
+
+#[test]
+fn version_of_another_host_is_listed() {
+    let other = Unwatched {
+        model: "wine".into(),
+        version: Some("2".into()),
+        reason: UnwatchedReason::OtherHost,
+    };
+    let report = Report { versions: Vec::new(), unwatched: vec![other] };
+    let mut out = Vec::new();
+    write_report(&report, false, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.starts_with("wine version 2: watched on another host"), "{text}");
 }

@@ -46,6 +46,26 @@ fn class_is_counted_once_by_number_or_by_name() {
 }
 
 #[test]
+fn records_outside_the_sample_are_not_counted() {
+    let monitor = iris_monitor();
+    let observe = |component: &str, sample: f64, id: u128| {
+        let mut entry = iris(&[[5.0, 3.0, 4.0, 1.0]], "setosa");
+        let context = Arc::make_mut(&mut entry.context);
+        context.component = component.into();
+        (context.sample, context.id) = (sample, Uuid::from_u128(id));
+        monitor.observe(&entry);
+        monitor.report(now(), None).versions[0].window.records
+    };
+    // The last 62 bits of an id are random: all 0, and all 1.
+    let (low, high) = (0, u128::MAX);
+    assert_eq!(observe("iris", 1.0, high), 1, "all are logged, as far as is known");
+    assert_eq!(observe("iris", 0.25, high), 2);
+    assert_eq!(observe("iris", 1.0, high), 2, "an error, or `spinfer-log: always`");
+    assert_eq!(observe("iris", 1.0, low), 3, "of these, too, the sample");
+    assert_eq!(observe("other", 1.0, high), 4, "a component that logs all");
+}
+
+#[test]
 fn unknown_models_and_columns_are_not_counted() {
     let monitor = iris_monitor();
     monitor.observe(&entry("wine", 1, Vec::new(), Vec::new()));

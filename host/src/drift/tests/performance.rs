@@ -87,6 +87,23 @@ fn accuracy_on_labels_is_shown_with_the_expected_one() {
     ]);
     let performance = report.versions[0].performance.clone().unwrap();
     assert_eq!((performance.labelled, performance.accuracy), (40, Some(0.8)));
+
+    // Labels of two hosts are added, whichever computes the report.
+    let other = watched(&calibrated(), IRIS_SIGNATURE, &DriftSettings::default());
+    let of_monitor = [group("iris-classifier", "", 30, 0.9)];
+    let of_other = [group("iris-classifier", "", 10, 0.5)];
+    for (first, own, second, others) in
+        [(&monitor, &of_monitor, &other, &of_other), (&other, &of_other, &monitor, &of_monitor)]
+    {
+        let mut windows = second.windows();
+        windows.add_quality(others);
+        let json = serde_json::to_vec(&[windows]).unwrap();
+        let sent = SavedWindows::parse_all(&json).unwrap();
+        let mut report = first.merged_report(now(), None, &sent).unwrap();
+        report.add_quality(own);
+        let performance = report.versions[0].performance.clone().unwrap();
+        assert_eq!((performance.labelled, performance.accuracy), (40, Some(0.8)));
+    }
 }
 
 #[test]

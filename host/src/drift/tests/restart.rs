@@ -26,7 +26,7 @@ fn window_and_alarm_survive_a_restart() {
 
     // Another window or baseline starts anew.
     let decayed = WindowShape::Decayed { half_life: Duration::from_secs(60) };
-    let other = restarted(dir.path(), &DriftSettings { window: decayed, ..settings.clone() });
+    let other = restarted(dir.path(), &DriftSettings { window: decayed, ..settings });
     assert_eq!(other.report(now(), None).versions[0].window.records, 0);
     let changed = watched(&IRIS.replacen("[19, 11,", "[18, 12,", 1), IRIS_SIGNATURE, &settings);
     changed.resume(&dir.path().join("predictions.db"));

@@ -127,7 +127,7 @@ fn state_survives_json_and_does_not_fit_another_size() {
     add_records(&mut window, at(0), 42);
     window.admit(at(1), 1).1.sums[0] = f64::INFINITY;
     window.admit(at(1), 1).1.count_unseen(0, "x");
-    window.look(at(1), &[]);
+    window.look(at(1));
     let text = serde_json::to_string(window.state()).unwrap();
     let read = || serde_json::from_str::<WindowState>(&text).unwrap();
     let mut other = recent(100);
@@ -138,7 +138,7 @@ fn state_survives_json_and_does_not_fit_another_size() {
         (b.records, &b.counts, &b.unseen, b.span)
     );
     assert_eq!((a.sums[0], b.sums[0]), (f64::INFINITY, f64::INFINITY));
-    assert_eq!(window.look(at(1), &[]), other.look(at(1), &[]));
+    assert_eq!(window.look(at(1)), other.look(at(1)));
     let mut wider =
         Window::new(&WindowShape::Decayed { half_life: HOUR }, WindowSize { counts: 3, sums: 1 });
     assert!(!wider.restore(read()) && records(&wider, at(1)) == 0);
@@ -152,11 +152,37 @@ fn starts_keep_their_numbers_and_windows_without_looks_spend_none() {
         looks.into_iter().map(|look| (look.start, look.counts[0])).collect()
     };
     // Sub-windows of ten: 25, 15 and 5 records from the first, second and third on.
-    assert_eq!(starts(window.look(at(0), &[])), [(1, 25), (2, 15), (3, 5)]);
+    assert_eq!(starts(window.look(at(0))), [(1, 25), (2, 15), (3, 5)]);
     add_records(&mut window, at(0), 1_000);
-    let looks = starts(window.look(at(0), &[]));
+    let looks = starts(window.look(at(0)));
     assert_eq!(looks[0].0, 4, "{looks:?}");
-    assert_eq!(starts(window.look(at(0), &[])), looks);
+    assert_eq!(starts(window.look(at(0))), looks);
+}
+
+#[test]
+fn merged_starts_are_those_of_all_hosts_with_a_share_for_each() {
+    let (mut a, mut b) = (recent(200), recent(200));
+    add_records(&mut a, at(0), 10);
+    a.look(at(0));
+    add_records(&mut a, at(10), 10);
+    add_to_bin(&mut b, at(5), 1, 10);
+    for window in [&mut a, &mut b] {
+        window.look(at(10));
+    }
+    let merged = |first: &Window, second: &Window| -> Vec<(u64, Vec<u64>)> {
+        let looks = first.merged_look(at(10), &[second.state().clone()]);
+        looks.into_iter().map(|look| (look.start, look.counts)).collect()
+    };
+    // The start of b at second 5 and its own of number 1; those of a are its first and second.
+    let expected: [(u64, Vec<u64>); 3] = [(2, vec![20, 10]), (2, vec![10, 10]), (4, vec![10, 0])];
+    assert_eq!(merged(&a, &b), expected);
+    assert_eq!(merged(&b, &a), expected);
+    // Once a has evicted records, its window lacks those from before its oldest.
+    add_records(&mut a, at(20), 200);
+    a.look(at(20));
+    let looks = a.merged_look(at(20), &[b.state().clone()]);
+    assert!(looks.iter().all(|look| look.counts[1] == 0), "{looks:?}");
+    assert!(!looks.is_empty() && looks == b.merged_look(at(20), &[a.state().clone()]));
 }
 
 fn steps() -> impl Strategy<Value = Vec<(u64, u32)>> {
@@ -176,6 +202,39 @@ proptest! {
             prop_assert!(snapshot.records <= u64::from(records).max(1).min(added));
             prop_assert_eq!(snapshot.records, snapshot.counts[0]);
             prop_assert!(window.state.parts.len() <= SUB_WINDOWS as usize);
+        }
+    }
+
+    /// Nodes count and look at any times; the report is computed by any of them.
+    #[test]
+    fn merged_report_does_not_depend_on_the_order_of_the_hosts(
+        steps in prop::collection::vec(
+            (0_u64..400, 1_u32..40, 0_usize..3, 0_usize..2, any::<bool>()),
+            1..80,
+        ),
+        decay in any::<bool>(),
+    ) {
+        let mut nodes = [(); 3].map(|()| if decay { decayed() } else { recent(300) });
+        let mut now = 0;
+        for (step, count, node, bin, look) in steps {
+            now += step;
+            add_to_bin(&mut nodes[node], at(now), bin, count);
+            nodes[node].admit(at(now), 1).1.sums[0] += 0.1 * f64::from(count);
+            if look {
+                nodes[node].look(at(now));
+            }
+        }
+        let of = |order: [usize; 3]| {
+            let [first, others @ ..] = order.map(|node| &nodes[node]);
+            let others = others.map(|node| node.state().clone());
+            let mut snapshot = first.snapshot(at(now), &others);
+            snapshot.unseen.sort();
+            (snapshot, first.merged_look(at(now), &others))
+        };
+        let expected = of([0, 1, 2]);
+        for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let found = of(order);
+            prop_assert_eq!(&found, &expected);
         }
     }
 

@@ -3,8 +3,10 @@
 //! come from the records and the caller.
 //!
 //! Everything in a sub-window is a sum. Windows of several hosts are merged by putting their
-//! sub-windows together ([`WindowSnapshot::of`]), and the result is the window of all records.
+//! sub-windows together ([`WindowSnapshot::of`]), and the result is the window of all records,
+//! whatever the order of the hosts.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
@@ -193,13 +195,15 @@ impl Window {
 
     /// The contents at the time `now`, together with those of `others`.
     pub(super) fn snapshot(&self, now: SystemTime, others: &[WindowState]) -> WindowSnapshot {
-        let parts = others.iter().chain([&self.state]).flat_map(|state| &state.parts);
-        WindowSnapshot::of(parts, &self.shape, self.size, now)
+        let states = others.iter().chain([&self.state]);
+        let mut parts: Vec<_> = states.flat_map(|state| &state.parts).collect();
+        // Sums are rounded: in one order, whatever that of the hosts.
+        parts.sort_by(|a, b| a.compare(b));
+        WindowSnapshot::of(parts.into_iter(), &self.shape, self.size, now)
     }
 
-    /// The counts from each start to look at, of this window and of `others`. A start without a
-    /// number gets the next one.
-    pub(super) fn look(&mut self, now: SystemTime, others: &[WindowState]) -> Vec<StartCounts> {
+    /// The counts from each start to look at. A start without a number gets the next one.
+    pub(super) fn look(&mut self, now: SystemTime) -> Vec<StartCounts> {
         let WindowState { starts, parts } = &mut self.state;
         let live: Vec<usize> =
             (0..parts.len()).filter(|&at| !self.shape.is_expired(&parts[at], now)).collect();
@@ -210,16 +214,49 @@ impl Window {
                 *starts += 1;
                 *starts
             });
-            let from = parts[at].first;
             let mut counts = vec![0; self.size.counts];
-            let own = live.iter().filter(|&&other| other >= at).map(|&other| &parts[other]);
-            let others = others.iter().flat_map(|state| &state.parts);
-            for part in own.chain(others.filter(|part| part.first >= from)) {
-                add(&mut counts, &part.counts);
+            for &other in live.iter().filter(|&&other| other >= at) {
+                add(&mut counts, &parts[other].counts);
             }
             looks.push(StartCounts { start, counts });
         }
         looks
+    }
+
+    /// The counts from each start to look at, of this window and of `others`: the starts that the
+    /// hosts have numbered, and all sub-windows that started then or later. Nothing is changed, and
+    /// the result does not depend on which of the hosts this is.
+    ///
+    /// Start `k` of one of `n` hosts gets the number `k n`. Each number is that of at most `n` starts,
+    /// which together spend at most what the numbers from `(k - 1) n + 1` to `k n` may.
+    pub(super) fn merged_look(&self, now: SystemTime, others: &[WindowState]) -> Vec<StartCounts> {
+        let hosts = others.len() as u64 + 1;
+        let mut live: Vec<Vec<&SubWindow>> = Vec::new();
+        for state in others.iter().chain([&self.state]) {
+            let parts = state.parts.iter().filter(|part| !self.shape.is_expired(part, now));
+            live.push(parts.collect());
+        }
+        // A host that has evicted records lacks those before its oldest sub-window.
+        let evicted = live.iter().filter_map(|parts| parts.first());
+        let evicted = evicted.filter(|oldest| oldest.start != Some(1));
+        let complete = evicted.map(|oldest| oldest.first).max();
+        let parts = || live.iter().flatten();
+        let mut starts: Vec<(SystemTime, u64)> = parts()
+            .filter(|part| complete.is_none_or(|complete| part.first >= complete))
+            .filter_map(|part| Some((part.first, part.start?)))
+            .collect();
+        starts.sort_unstable();
+        // Of hosts with a start at the same time, the smallest number.
+        starts.dedup_by_key(|(first, _)| *first);
+        let looked = covered(starts.len()).map(|covered| starts[starts.len() - covered]);
+        let look = |(from, start): (SystemTime, u64)| {
+            let mut counts = vec![0; self.size.counts];
+            for part in parts().filter(|part| part.first >= from) {
+                add(&mut counts, &part.counts);
+            }
+            StartCounts { start: start.saturating_mul(hosts), counts }
+        };
+        looked.map(look).collect()
     }
 }
 
@@ -273,6 +310,16 @@ impl SubWindow {
         self.counts.len() == size.counts && self.sums.len() == size.sums
     }
 
+    /// An order by time, and by the contents of sub-windows of the same time.
+    fn compare(&self, other: &Self) -> Ordering {
+        let key = |part: &Self| (part.first, part.last, part.records);
+        let sums = |part: &Self| part.sums.iter().map(|sum| sum.to_bits()).collect::<Vec<_>>();
+        key(self)
+            .cmp(&key(other))
+            .then_with(|| self.counts.cmp(&other.counts))
+            .then_with(|| sums(self).cmp(&sums(other)))
+    }
+
     /// Counts a category that the baseline lacks by its name. When there are too many, it displaces
     /// the least frequent (Metwally, Agrawal and El Abbadi 2005, "Efficient computation of frequent
     /// and top-k elements in data streams").
@@ -293,10 +340,11 @@ impl SubWindow {
 }
 
 impl WindowSnapshot {
-    /// The number of values without weights that is as precise as those in these counters.
+    /// The number of values without weights that is as precise as those in these counters, to two
+    /// decimals: 200 records of one weight are 200, not a rounding error less.
     pub(super) fn effective(&self, counters: Range<usize>) -> f64 {
         let sum = |of: &[f64]| of.get(counters.clone()).unwrap_or_default().iter().sum();
-        effective_size(sum(&self.weights), sum(&self.squares))
+        (effective_size(sum(&self.weights), sum(&self.squares)) * 100.0).round() / 100.0
     }
 
     /// The sum of `parts`, without those that have expired.

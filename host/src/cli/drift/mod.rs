@@ -124,6 +124,11 @@ fn write_report(report: &Report, of_one_model: bool, out: &mut impl Write) -> Re
                 "{model}{which}: drift needs the prediction log, which is disabled \
                  (prediction_log.enabled = false)"
             )?,
+            UnwatchedReason::OtherHost => writeln!(
+                out,
+                "{model}{which}: watched on another host, not on the first of --admin; its records are \
+                 not in this report"
+            )?,
         }
     }
     Ok(())
@@ -133,7 +138,7 @@ fn write_report(report: &Report, of_one_model: bool, out: &mut impl Write) -> Re
 fn write_version(version: &VersionReport, whole: bool, out: &mut impl Write) -> Result<()> {
     let VersionReport { model, version: number, status, window, baseline_rows, alpha, .. } =
         version;
-    let WindowReport { records, minimum, from, to, .. } = window;
+    let WindowReport { hosts, records, effective_records, minimum, from, to, .. } = window;
     writeln!(out, "{model} version {number}: {}", status.name())?;
     let span = match from.as_ref().zip(to.as_ref()) {
         Some((from, to)) if from == to => format!(", of {from}"),
@@ -141,25 +146,32 @@ fn write_version(version: &VersionReport, whole: bool, out: &mut impl Write) -> 
         None => String::new(),
     };
     let decayed = match window.half_life_seconds {
-        Some(seconds) => format!(
-            ", with a half-life of {} as precise as {:.0}",
-            humantime::format_duration(Duration::from_secs_f64(seconds)),
-            window.effective_records
-        ),
+        Some(seconds) => {
+            let half_life = humantime::format_duration(Duration::from_secs_f64(seconds));
+            let precise = lossy(*records) - effective_records >= 1.0;
+            let precise = if precise {
+                format!(" as precise as {effective_records:.0}")
+            } else {
+                String::new()
+            };
+            format!(", with a half-life of {half_life}{precise}")
+        }
         None => String::new(),
     };
-    let short = if window.effective_records < f64::from(*minimum) {
+    let short = if *effective_records < f64::from(*minimum) {
         format!(" (at least {minimum} needed)")
     } else {
         String::new()
     };
-    writeln!(out, "{records} records{short}{span}{decayed}")?;
+    let hosts = if *hosts > 1 { format!(" of {hosts} hosts") } else { String::new() };
+    writeln!(out, "{}{hosts}{short}{span}{decayed}", counted(*records, "record"))?;
     if !whole {
         return Ok(());
     }
     writeln!(
         out,
-        "against {baseline_rows} reference rows; chance of any false alarm, ever: {alpha}"
+        "against {}; chance of any false alarm, ever: {alpha}",
+        counted(*baseline_rows, "reference row")
     )?;
     // The column of statuses has no title: the table is wide.
     let head = ["", "baseline", "current", "miss", "PSI", "KS", "JS", "chi2", "W1", "p", ""];
@@ -172,11 +184,16 @@ fn write_version(version: &VersionReport, whole: bool, out: &mut impl Write) -> 
             lines.extend(fields.iter().map(line_of));
         }
     }
+    let width = name_width(&lines);
+    for line in &mut lines {
+        line[0] = shorten(&line[0], width);
+    }
     write_table(&lines, out)?;
     for field in version.fields() {
-        write_unseen(field, out)?;
+        let name = shorten(&field.name, width);
+        write_unseen(field, &name, out)?;
         if let Some(since) = &field.since {
-            writeln!(out, "{}: in alarm since {since}", shorten(&field.name))?;
+            writeln!(out, "{name}: in alarm since {since}")?;
         }
     }
     match &version.performance {
@@ -186,7 +203,7 @@ fn write_version(version: &VersionReport, whole: bool, out: &mut impl Write) -> 
 }
 
 /// Prints the categories of a field that the baseline lacks.
-fn write_unseen(field: &FieldReport, out: &mut impl Write) -> Result<()> {
+fn write_unseen(field: &FieldReport, name: &str, out: &mut impl Write) -> Result<()> {
     let Some(UnseenReport { count, share, baseline_bound, most_frequent, .. }) = &field.unseen
     else {
         return Ok(());
@@ -195,13 +212,12 @@ fn write_unseen(field: &FieldReport, out: &mut impl Write) -> Result<()> {
         return Ok(());
     }
     let named = most_frequent.iter().map(|UnseenCount { category, count }| {
-        let category: String = category.chars().take(NAME_WIDTH).map(printable).collect();
-        format!("{category} ({count})")
+        format!("{} ({count})", shorten(category, NAME_WIDTH))
     });
     writeln!(
         out,
-        "{}: {count} values ({}) of categories not in the baseline, which may have {} at most: {}",
-        shorten(&field.name),
+        "{name}: {} ({}) of categories not in the baseline, which may have {} at most: {}",
+        counted(*count, "value"),
         percent(*share),
         percent(*baseline_bound),
         named.collect::<Vec<_>>().join(", ")
@@ -215,12 +231,15 @@ fn write_performance(performance: &Performance, out: &mut impl Write) -> Result<
     let number = |value: f64| format!("{value:.3}");
     let expected = match expected_accuracy.zip(*standard_error) {
         Some((accuracy, error)) => {
-            format!("{accuracy:.3} +- {:.3} expected of {} predictions", 2.0 * error, performance.n)
+            let of = counted(performance.n, "prediction");
+            format!("{accuracy:.3} +- {:.3} expected of {of}", 2.0 * error)
         }
         None => "no prediction with all probabilities".to_owned(),
     };
     let labelled = match performance.accuracy {
-        Some(accuracy) => format!("{} on {} labels", number(accuracy), performance.labelled),
+        Some(accuracy) => {
+            format!("{} on {}", number(accuracy), counted(performance.labelled, "label"))
+        }
         None => "no labels".to_owned(),
     };
     writeln!(
@@ -233,7 +252,11 @@ fn write_performance(performance: &Performance, out: &mut impl Write) -> Result<
 
 /// Number of columns of a table.
 const COLUMNS: usize = 11;
-/// Maximum width of a field's name, in characters.
+/// Maximum width of a table, in characters.
+const TABLE_WIDTH: usize = 100;
+/// Characters between two columns.
+const GAP: usize = 2;
+/// Width of a field's name in the widest table, in characters.
 const NAME_WIDTH: usize = 16;
 /// Maximum number of bars of a sparkline: one per decile.
 const BARS: usize = 10;
@@ -244,7 +267,7 @@ fn line_of(field: &FieldReport) -> [String; COLUMNS] {
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), short_number);
     let observed = n + missing > 0;
     [
-        format!(" {}", shorten(name)),
+        format!(" {name}"),
         baseline,
         if *n > 0 { current } else { "-".to_owned() },
         if observed { percent(*missing_share) } else { "-".to_owned() },
@@ -273,14 +296,34 @@ fn short_number(number: f64) -> String {
     }
 }
 
-/// Keeps the end of a long name, which usually distinguishes it.
-fn shorten(name: &str) -> String {
-    let width = name.chars().count();
-    if width <= NAME_WIDTH {
-        return name.chars().map(printable).collect();
+/// The width that the other columns leave to that of names.
+fn name_width(lines: &[[String; COLUMNS]]) -> usize {
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let others: usize = (1..COLUMNS).map(|column| GAP + width(column).unwrap_or(0)).sum();
+    TABLE_WIDTH.saturating_sub(others).max(NAME_WIDTH)
+}
+
+/// Shortens a long name in the middle: its start and its end distinguish it.
+fn shorten(name: &str, width: usize) -> String {
+    let length = name.chars().count();
+    let name = name.chars().map(printable);
+    if length <= width {
+        return name.collect();
     }
-    let end = name.chars().skip(width + 1 - NAME_WIDTH).map(printable);
-    std::iter::once('…').chain(end).collect()
+    let end = width / 2;
+    let start = width.saturating_sub(end + 1);
+    let (head, tail) = (name.clone().take(start), name.skip(length - end));
+    head.chain(['…']).chain(tail).collect()
+}
+
+/// A number of things, in the singular or the plural.
+fn counted(number: u64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "records are far below 2^53")]
+fn lossy(records: u64) -> f64 {
+    records as f64
 }
 
 /// Replaces control characters, which a file may put into a name.
