@@ -324,8 +324,14 @@ fn default_store_persists_across_restarts() {
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest.text()).unwrap();
     let cache = [("XDG_CACHE_HOME", dir.path().to_str().unwrap())];
-    let (status, text) = run_in(&cache, &["check", "--from", path.to_str().unwrap()]);
+    let from = ["--from", path.to_str().unwrap()];
+    let (status, text) = run_in(&cache, &[&["check"][..], &from].concat());
     assert!(status.success(), "{text}");
+    assert!(!dir.path().join(".spin").exists(), "check leaves the state unchanged");
+    // Exits once it has opened the store.
+    let up = ["up", "--no-admin", "--listen", "127.0.0.1:0", "--sqlite", "no statement"];
+    let (status, text) = run_in(&cache, &[&up[..], &from].concat());
+    assert!(!status.success() && text.contains("--sqlite"), "{text}");
     assert!(dir.path().join(".spin/sqlite_key_value.db").is_file());
 }
 

@@ -1,9 +1,11 @@
-//! `spinfer check`: everything that `up` does before it serves, including loading the models.
+//! `spinfer check`: everything that `up` does before it serves, including loading the models, except
+//! that it leaves the state of the application unchanged.
 
 use std::io::Write;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use tempfile::TempDir;
 
 use super::flags::Flags;
 use super::state_dir::StateDir;
@@ -57,15 +59,27 @@ pub(super) fn check(from: &ManifestOptions, flags: &Flags, state: &StateDir) -> 
     options.state_dir.clone_from(&state.state_dir);
     let progress = TransferProgress::new(false);
     from.fetch(&mut manifest, &base, &FetchState { dir: &state, mode: PRIVATE, progress })?;
-    let app = from.resolve(&manifest, &base, &options)?;
-    let host =
-        Host::new(&app, &state.open(&base, PRIVATE)?).map_err(|error| from.unserved(error))?;
+    let mut app = from.resolve(&manifest, &base, &options)?;
+    let _scratch = use_scratch_state(&mut app)?;
+    let host = Host::without_log(&app, &state.open(&base, PRIVATE)?)
+        .map_err(|error| from.unserved(error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(host.load_models());
     host.ready().map_err(|error| from.unserved(error))?;
     let refusals = runtime.block_on(host.refusals());
     ensure!(refusals.is_empty(), "{}:\n{}", from.cannot_be_served(), refusals.join("\n"));
     Ok(app)
+}
+
+/// Gives `app` an empty folder for its key-value stores, databases and keys, which is removed on drop:
+/// a command that does not serve leaves the state of the application unchanged, which a host may be
+/// using.
+pub(super) fn use_scratch_state(app: &mut App) -> Result<TempDir> {
+    let scratch = tempfile::tempdir().context("cannot create a temporary folder")?;
+    for folder in [&mut app.state_folder, &mut app.key_value.folder, &mut app.sqlite.folder] {
+        *folder = scratch.path().to_owned();
+    }
+    Ok(scratch)
 }
 
 #[cfg(test)]

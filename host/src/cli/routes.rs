@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
+use super::check::use_scratch_state;
 use super::flags::Flags;
 use super::state_dir::StateDir;
 use super::table::write_table;
@@ -80,9 +81,10 @@ pub fn run(options: &RoutesOptions, out: &mut impl Write) -> Result<()> {
     options.without_values = true;
     let progress = TransferProgress::new(true);
     from.fetch(&mut manifest, &base, &FetchState { dir: &state, mode: PRIVATE, progress })?;
-    let app = from.resolve(&manifest, &base, &options)?;
-    let host =
-        Host::new(&app, &state.open(&base, PRIVATE)?).map_err(|error| from.unserved(error))?;
+    let mut app = from.resolve(&manifest, &base, &options)?;
+    let _scratch = use_scratch_state(&mut app)?;
+    let host = Host::without_log(&app, &state.open(&base, PRIVATE)?)
+        .map_err(|error| from.unserved(error))?;
     let rows = rows(&app, &manifest, &host);
     host.remove_copies();
     if *json {

@@ -58,6 +58,18 @@ impl Host {
     /// # Errors
     /// What cannot be compiled, linked, opened or connected, and every problem of its experiments.
     pub fn new(app: &App, state_dir: &Path) -> Result<Arc<Self>> {
+        Self::assemble(app, state_dir, true)
+    }
+
+    /// As [`Self::new`], without the prediction log: for commands that do not serve.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn without_log(app: &App, state_dir: &Path) -> Result<Arc<Self>> {
+        Self::assemble(app, state_dir, false)
+    }
+
+    fn assemble(app: &App, state_dir: &Path, with_log: bool) -> Result<Arc<Self>> {
         let mut metrics = HostMetrics::new(SystemTime::now());
         let drift = Arc::new(Monitor::new(&watched_models(app))?);
         let engine = Arc::new(Engine::new(app)?);
@@ -74,7 +86,7 @@ impl Host {
         let assembly = Assembly { app, cache: &cache, components: &components, routers: &routers };
         let router = assembly.routes(&mut metrics)?;
         let by_id = assembly.by_id(&mut metrics);
-        let prediction_log = open_prediction_log(&assembly, &drift)?;
+        let prediction_log = if with_log { open_prediction_log(&assembly, &drift)? } else { None };
         let SharedParts { graphs, guest_threads, outbound_http, redis, response_memory, .. } =
             shared;
         let host = Arc::new_cyclic(|this| Self {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use spinfer_tests::{Launch, Manifest, Spinfer, create_state_dir, wait_until};
+use spinfer_tests::{Launch, Manifest, Spinfer, create_state_dir, run, wait_until};
 
 use super::metrics::metric;
 use collector::{Behaviour, Collector};
@@ -39,9 +39,12 @@ impl App {
     }
 
     fn up(&self) -> Spinfer {
+        self.without_sinks().runtime_config(&self.sinks).admin().up()
+    }
+
+    fn without_sinks(&self) -> Launch {
         let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
-        let launch = Launch::new(&manifest).runtime_config(&self.sinks).admin();
-        launch.state_dir(self.state.path()).up()
+        Launch::new(&manifest).state_dir(self.state.path())
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -282,6 +285,69 @@ fn killed_host_delivers_the_rest_after_its_restart() {
     let of_file: BTreeSet<_> =
         lines(&path).iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(of_file, ids.into_iter().collect());
+}
+
+#[test]
+fn command_without_the_sinks_of_a_running_host_takes_nothing_from_them() {
+    let collector = Collector::start(Behaviour::Status(503));
+    let app = App::collecting(&collector, "");
+    let spinfer = app.up();
+    let mut ids = predict(&spinfer, 5);
+    wait_until_written(&spinfer, 5);
+    wait_until("the collector fails", || !degraded(&spinfer).is_empty());
+    let (status, text) = app.without_sinks().check();
+    assert!(status.success() && !text.contains("sink"), "{text}");
+    let other = app.without_sinks().up();
+    other.wait_for_log("the sink is not configured any more");
+    drop(other);
+    collector.behave(Behaviour::Accept);
+    ids.extend(predict(&spinfer, 2));
+    wait_until_delivered(&spinfer, "events", 7);
+    assert_eq!(collector.ids(), ids);
+    assert_eq!(sink(&spinfer, "events", "lost"), 0);
+}
+
+#[test]
+fn sink_that_is_removed_and_added_again_receives_what_it_had_not_received() {
+    let collector = Collector::start(Behaviour::Status(503));
+    let app = App::collecting(&collector, "");
+    let spinfer = app.up();
+    let ids = predict(&spinfer, 3);
+    wait_until_written(&spinfer, 3);
+    drop(spinfer);
+    let without = app.without_sinks().up();
+    without.wait_for_log("configure a sink of this name to deliver it");
+    drop(without);
+    collector.behave(Behaviour::Accept);
+    let spinfer = app.up();
+    wait_for(&spinfer, "events", "delivered", 3);
+    assert_eq!(collector.ids(), ids);
+}
+
+#[test]
+fn check_and_routes_create_no_state() {
+    let state = tempfile::tempdir().unwrap();
+    create_state_dir(state.path());
+    let settings = "key_value_stores = [\"default\"]\nsqlite_databases = [\"default\"]\n\
+                    tool.spinfer.prediction_log.hash = [\"id\"]\n";
+    let manifest = Manifest::default().with_iris("iris", 1, "/...", settings);
+    let launch = Launch::new(&manifest);
+    let from = launch.folder().join("spin.toml");
+    for command in ["check", "routes"] {
+        let paths = [from.as_path(), state.path()].map(|path| path.to_str().unwrap());
+        let (status, text) = run(&[command, "--from", paths[0], "--state-dir", paths[1]]);
+        assert!(status.success(), "{text}");
+        for name in [
+            "predictions.db",
+            "predictions.lock",
+            "predictions.sinks.lock",
+            "prediction_log.key",
+            "sqlite_key_value.db",
+            "sqlite_db.db",
+        ] {
+            assert!(!state.path().join(name).exists(), "{command} created {name}");
+        }
+    }
 }
 
 #[test]

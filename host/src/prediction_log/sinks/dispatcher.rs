@@ -19,6 +19,8 @@ const MIN_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Interval at which the file is checked for entries of other processes.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which the entries of sinks that are not configured any more are trimmed.
+const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) struct Dispatcher {
     shared: Arc<SinksState>,
@@ -26,6 +28,8 @@ pub(super) struct Dispatcher {
     index: usize,
     sink: Box<dyn Sink>,
     outbox: Option<OutboxFile>,
+    /// When the entries of sinks that are not configured any more are trimmed.
+    next_trim: Instant,
     committed: watch::Receiver<i64>,
     closing: watch::Receiver<Option<Instant>>,
 }
@@ -42,7 +46,8 @@ enum Step {
 impl Dispatcher {
     pub(super) fn new(shared: Arc<SinksState>, index: usize, sink: Box<dyn Sink>) -> Self {
         let (committed, closing) = (shared.committed.subscribe(), shared.closing.subscribe());
-        Self { shared, index, sink, outbox: None, committed, closing }
+        let next_trim = Instant::now();
+        Self { shared, index, sink, outbox: None, next_trim, committed, closing }
     }
 
     /// Delivers until the log is closed and the sink has received everything, or the time for that
@@ -76,6 +81,7 @@ impl Dispatcher {
                 Step::Delivered => pause = MIN_PAUSE,
                 Step::Idle if deadline.is_some() => return,
                 Step::Idle => {
+                    self.trim_unconfigured();
                     let until = Instant::now() + POLL_INTERVAL;
                     tokio::select! {
                         _ = self.committed.changed() => {}
@@ -219,16 +225,25 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// Nothing is delivered to a sink that is not configured any more, which would trim its entries.
+    fn trim_unconfigured(&mut self) {
+        let is_needed = self.outbox.as_ref().is_some_and(OutboxFile::has_unconfigured_sinks);
+        if is_needed && Instant::now() >= self.next_trim {
+            self.trim();
+            self.next_trim = Instant::now() + TRIM_INTERVAL;
+        }
+    }
+
     /// Deletes what retention has deleted of the log, up to what is in flight.
     fn trim(&mut self) {
         let shared = Arc::clone(&self.shared);
         let Some(outbox) = &mut self.outbox else { return };
         let in_flight = shared.in_flight.lock();
         let ranges: Vec<_> = in_flight.iter().flatten().cloned().collect();
-        let trimmed = match outbox.trim(&ranges) {
-            Ok(trimmed) => trimmed,
+        let Ok(trimmed) = outbox.trim(&ranges) else {
             // The next attempt to read reports the problem.
-            Err(_) => return self.outbox = None,
+            self.outbox = None;
+            return;
         };
         drop(in_flight);
         for (name, backlog) in trimmed {

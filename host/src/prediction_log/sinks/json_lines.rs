@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use futures::FutureExt;
@@ -64,13 +64,21 @@ impl FileSink {
 
 impl OpenFile {
     /// Opens or creates the file at `path` to append to it. Truncates a last line that is not
-    /// complete: its entry is written again.
+    /// complete: its entry is written again. A file of anything else is an error.
     fn open(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
         let mut file = File::options().create(true).read(true).append(true).open(path)?;
         let metadata = file.metadata()?;
+        let mut first = [b'{'];
+        if metadata.len() > 0 {
+            file.read_exact_at(&mut first, 0)?;
+        }
+        if first != [b'{'] {
+            let problem = "it exists, and has other content than JSON lines: write another path";
+            return Err(io::Error::other(problem));
+        }
         let length = complete_length(&mut file, metadata.len())?;
         if length < metadata.len() {
             warn!(
@@ -218,16 +226,26 @@ mod tests {
             deliver(&mut FileSink::new(settings(path.clone(), 1 << 20)), &entries[..1]).unwrap();
             assert_eq!(lines(&path).len(), 4);
         }
-        fs::write(&path, "torn").unwrap();
+        fs::write(&path, "{torn").unwrap();
         deliver(&mut FileSink::new(settings(path.clone(), 1 << 20)), &entries).unwrap();
         assert_eq!(fs::read(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn file_of_another_program_is_left_unchanged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        fs::write(&path, "a note\nwithout an end").unwrap();
+        let mut sink = FileSink::new(settings(path.clone(), 1 << 20));
+        assert!(deliver(&mut sink, &feedback_entries(1)).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a note\nwithout an end");
     }
 
     #[test]
     fn file_is_rotated_between_batches_and_the_oldest_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut sink = FileSink::new(settings(path.clone(), 400));
+        let mut sink = FileSink::new(settings(path, 400));
         for entry in feedback_entries(10) {
             deliver(&mut sink, &[entry.clone(), entry]).unwrap();
         }

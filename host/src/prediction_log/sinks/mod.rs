@@ -9,7 +9,8 @@
 //!
 //! The outbox and the positions are in the log's file, so a sink that is down or slow, a restart and
 //! a crash are one case: the position waits. Delivery is at least once. What retention deletes before
-//! a sink has received it is counted as lost for that sink.
+//! a sink has received it is counted as lost for that sink. A sink that is not configured any more is
+//! deleted once it has nothing left to receive.
 
 pub mod settings;
 pub mod stream;
@@ -24,6 +25,7 @@ mod v2_payload;
 
 use std::fmt;
 use std::fs::{File, TryLockError};
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +52,7 @@ use settings::SinkTarget;
 
 /// What a sink receives.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "most events are records")]
 pub enum SinkEvent {
     /// A record, without feedback.
     Record(StoredRecord),
@@ -219,21 +222,25 @@ impl SinksState {
     }
 
     /// Whether this process delivers: it has the lock, or takes it.
-    fn owns_delivery(&self) -> std::io::Result<bool> {
+    fn owns_delivery(&self) -> io::Result<bool> {
         let mut lock = self.lock.lock();
         if lock.is_some() {
             return Ok(true);
         }
-        let path = self.path.with_file_name(LOCK_FILE);
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
-        match file.try_lock() {
-            Ok(()) => {
-                *lock = Some(file);
-                Ok(true)
-            }
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        *lock = try_lock_delivery(&self.path)?;
+        Ok(lock.is_some())
+    }
+}
+
+/// The lock of the process that delivers the log whose file is at `path`; `None` if another one has
+/// it. The system releases the lock of a process that ends.
+fn try_lock_delivery(path: &Path) -> io::Result<Option<File>> {
+    let path = path.with_file_name(LOCK_FILE);
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -247,19 +254,20 @@ impl Sinks {
             open(target.clone()).with_context(|| format!("prediction log: sink `{name}`"))
         });
         let sinks = sinks.collect::<Result<Vec<_>>>()?;
-        Self::start_each(path, &settings, sinks)
+        Self::start_each(path, settings, sinks)
     }
 
     /// Starts a dispatcher for each of `sinks`, which have these `settings`.
     fn start_each(
         path: &Path,
-        settings: &[SinkSettings],
+        settings: Vec<SinkSettings>,
         sinks: Vec<Box<dyn Sink>>,
     ) -> Result<Self> {
-        let shared = Arc::new(SinksState::new(path, settings));
+        let shared = Arc::new(SinksState::new(path, &settings));
         let mut running = Vec::new();
-        for (index, sink) in sinks.into_iter().enumerate() {
-            let name = settings[index].name.clone();
+        for (index, (SinkSettings { name, .. }, sink)) in
+            settings.into_iter().zip(sinks).enumerate()
+        {
             let (alive, ended) = mpsc::channel();
             let dispatcher = Dispatcher::new(Arc::clone(&shared), index, sink);
             std::thread::Builder::new()

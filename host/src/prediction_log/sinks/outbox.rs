@@ -57,30 +57,90 @@ pub(in crate::prediction_log) fn append(
 
 /// The names of the sinks of the file at `path`.
 pub(in crate::prediction_log) fn names(path: &Path) -> Result<Vec<String>, SchemaError> {
-    let connection = schema::open(path)?;
-    let mut statement = connection.prepare("SELECT name FROM sinks")?;
-    let names = statement.query_map([], |row| row.get(0))?;
-    Ok(names.collect::<Result<_, _>>()?)
+    Ok(sink_names(&schema::open(path)?)?)
 }
 
-/// Makes the sinks of the file those with these `names`. A new one receives what is logged from now
-/// on; the position of one that is not configured any more is deleted.
+/// Adds the sinks with these `names` to the file. A new one receives what is logged from now on. One
+/// that is not configured any more keeps what it has not received, with a warning: the configuration
+/// may be incomplete by mistake.
 pub(in crate::prediction_log) fn configure(
     transaction: &Transaction<'_>,
     names: &[String],
 ) -> rusqlite::Result<()> {
-    let (mut removed, mut highest) = (Vec::new(), None);
-    {
-        let mut statement = transaction.prepare("SELECT name, position FROM sinks")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let (name, position): (String, i64) = (row.get(0)?, row.get(1)?);
-            highest = highest.max(Some(position));
-            if !names.contains(&name) {
-                removed.push((name, position));
-            }
+    add_sinks(transaction, names)?;
+    let kept = remove_in_turn(transaction, names)?;
+    // Of a file that lost its sinks.
+    transaction.execute("DELETE FROM outbox WHERE NOT EXISTS (SELECT 1 FROM sinks)", [])?;
+    for name in kept {
+        let query = "SELECT count(*) FROM outbox
+            WHERE seq > (SELECT position FROM sinks WHERE name = ?1)";
+        let undelivered: i64 = transaction.query_row(query, [&name], |row| row.get(0))?;
+        warn!(
+            sink = %name, undelivered,
+            "the sink is not configured any more: the prediction log keeps what it has not received \
+             until max_age or max_size deletes it; configure a sink of this name to deliver it"
+        );
+    }
+    Ok(())
+}
+
+/// As [`remove_received`], unless another process or a dispatcher of this one delivers, which does
+/// the same itself.
+fn remove_in_turn(
+    transaction: &Transaction<'_>,
+    names: &[String],
+) -> rusqlite::Result<Vec<String>> {
+    let unconfigured = unconfigured(transaction, names)?;
+    if unconfigured.is_empty() {
+        return Ok(unconfigured);
+    }
+    let path = transaction.path().map(Path::new);
+    let lock = path.and_then(|path| super::try_lock_delivery(path).ok().flatten());
+    if lock.is_none() {
+        return Ok(unconfigured);
+    }
+    // With a configured sink, its dispatcher does.
+    if names.is_empty() {
+        trim(transaction, names, &[])?;
+    }
+    remove_received(transaction, names)
+}
+
+/// Deletes the sinks that are not among `names` and have received everything, or lost it. Returns
+/// the others that are not among `names`. Only the delivering process may call it.
+fn remove_received(
+    transaction: &Transaction<'_>,
+    names: &[String],
+) -> rusqlite::Result<Vec<String>> {
+    let mut kept = Vec::new();
+    for name in unconfigured(transaction, names)? {
+        let delete = "DELETE FROM sinks
+            WHERE name = ?1 AND NOT EXISTS (SELECT 1 FROM outbox WHERE seq > position)";
+        if transaction.execute(delete, [&name])? == 0 {
+            kept.push(name);
+        } else {
+            info!(sink = %name, "the sink is not configured any more: it is removed");
         }
     }
+    Ok(kept)
+}
+
+/// The sinks of the file that are not among `names`.
+fn unconfigured(connection: &Connection, names: &[String]) -> rusqlite::Result<Vec<String>> {
+    let mut unconfigured = sink_names(connection)?;
+    unconfigured.retain(|name| !names.contains(name));
+    Ok(unconfigured)
+}
+
+fn sink_names(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT name FROM sinks")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    names.collect()
+}
+
+fn add_sinks(transaction: &Transaction<'_>, names: &[String]) -> rusqlite::Result<()> {
+    let query = "SELECT max(position) FROM sinks";
+    let highest: Option<i64> = transaction.query_row(query, [], |row| row.get(0))?;
     let mut head = head(transaction)?;
     // A file that replaces a damaged one may lack the number of the newest entry, or the positions.
     if let Some(highest) = highest.filter(|highest| *highest > head) {
@@ -97,14 +157,6 @@ pub(in crate::prediction_log) fn configure(
             oldest.map_or(head, |oldest| oldest - 1)
         }
     };
-    for (name, position) in &removed {
-        transaction.execute("DELETE FROM sinks WHERE name = ?1", [name])?;
-        let undelivered = head - position;
-        warn!(
-            sink = %name, undelivered,
-            "the sink is not configured any more: its position in the prediction log is deleted"
-        );
-    }
     for name in names {
         let added = transaction.execute(
             "INSERT OR IGNORE INTO sinks (name, position) VALUES (?1, ?2)",
@@ -113,9 +165,6 @@ pub(in crate::prediction_log) fn configure(
         if added > 0 {
             info!(sink = %name, "new sink: it receives predictions from now on");
         }
-    }
-    if names.is_empty() {
-        transaction.execute("DELETE FROM outbox", [])?;
     }
     Ok(())
 }
@@ -159,6 +208,10 @@ pub(super) struct OutboxFile {
     connection: Connection,
     path: PathBuf,
     identity: (u64, u64),
+    /// Names of the configured sinks.
+    names: Vec<String>,
+    /// Whether the file has sinks that are not configured any more.
+    has_unconfigured: bool,
 }
 
 fn identity(metadata: &Metadata) -> (u64, u64) {
@@ -166,7 +219,8 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 }
 
 impl OutboxFile {
-    /// Opens the file at `path` with the sinks `names`; `None` if nothing was logged yet.
+    /// Opens the file at `path` with the sinks `names`, for the process that delivers; `None` if
+    /// nothing was logged yet.
     pub(super) fn open(path: &Path, names: &[String]) -> Result<Option<Self>, SchemaError> {
         let identity = match path.metadata() {
             Ok(metadata) => identity(&metadata),
@@ -175,9 +229,16 @@ impl OutboxFile {
         };
         let Some(mut connection) = schema::open_existing(path)? else { return Ok(None) };
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        configure(&transaction, names)?;
+        add_sinks(&transaction, names)?;
+        let has_unconfigured = !remove_received(&transaction, names)?.is_empty();
         transaction.commit()?;
-        Ok(Some(Self { connection, path: path.to_owned(), identity }))
+        let (path, names) = (path.to_owned(), names.to_vec());
+        Ok(Some(Self { connection, path, identity, names, has_unconfigured }))
+    }
+
+    /// Whether the file has sinks that are not configured any more, and have not received everything.
+    pub(super) fn has_unconfigured_sinks(&self) -> bool {
+        self.has_unconfigured
     }
 
     /// Whether the path still leads to this file: the writer moves a damaged one aside.
@@ -256,63 +317,81 @@ impl OutboxFile {
         Ok(())
     }
 
-    /// Deletes the oldest entries whose subject was deleted, up to the first that is not or that is
-    /// `in_flight`. They are lost for the sinks that have not received them. Returns the backlog of
-    /// these sinks.
+    /// As [`trim`]. Also deletes the sinks that are not configured any more and have nothing left.
     pub(super) fn trim(
         &mut self,
         in_flight: &[RangeInclusive<i64>],
     ) -> Result<BTreeMap<String, Backlog>, SchemaError> {
         let behavior = TransactionBehavior::Immediate;
         let transaction = self.connection.transaction_with_behavior(behavior)?;
-        let mut sinks = BTreeMap::new();
-        {
-            let mut statement = transaction.prepare_cached("SELECT name, position FROM sinks")?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                sinks.insert(row.get::<_, String>(0)?, (row.get::<_, i64>(1)?, 0));
-            }
-        }
-        let Some(received) = sinks.values().map(|(position, _)| *position).min() else {
-            return Ok(BTreeMap::new());
-        };
-        let mut end = received;
-        {
-            let mut statement = transaction.prepare_cached(
-                "SELECT seq, CASE kind WHEN 'record'
-                    THEN EXISTS (SELECT 1 FROM predictions p WHERE p.id = o.id AND p.row = o.row)
-                    ELSE EXISTS (SELECT 1 FROM feedback f WHERE f.prediction_id = o.id
-                        AND f.row = o.row AND f.kind = o.kind) END
-                 FROM outbox o WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-            )?;
-            let mut rows = statement.query(params![received, MAX_DELETED])?;
-            while let Some(row) = rows.next()? {
-                let (seq, exists): (i64, bool) = (row.get(0)?, row.get(1)?);
-                if exists || in_flight.iter().any(|range| range.contains(&seq)) {
-                    break;
-                }
-                end = seq;
-                for (position, lost) in sinks.values_mut().filter(|(at, _)| *at < seq) {
-                    (*position, *lost) = (seq, *lost + 1);
-                }
-            }
-        }
-        transaction.prepare_cached("DELETE FROM outbox WHERE seq <= ?1")?.execute([end])?;
-        sinks.retain(|_, (_, lost)| *lost > 0);
-        let head = head(&transaction)?;
-        let mut backlogs = BTreeMap::new();
-        for (name, (position, lost)) in sinks {
-            let update = "UPDATE sinks SET position = ?2, lost = lost + ?3 WHERE name = ?1
-                RETURNING lost";
-            let total = transaction
-                .prepare_cached(update)?
-                .query_row(params![name, position, lost], |row| row.get(0))?;
-            let backlog = Backlog { position, head, lost: total, oldest: None };
-            backlogs.insert(name, backlog);
-        }
+        let backlogs = trim(&transaction, &self.names, in_flight)?;
+        self.has_unconfigured = !remove_received(&transaction, &self.names)?.is_empty();
         transaction.commit()?;
         Ok(backlogs)
     }
+}
+
+/// Deletes the oldest entries whose subject was deleted, up to the first that is not or that is
+/// `in_flight`. They are lost for the sinks that have not received them. Returns the backlog of these
+/// sinks, and warns of those that are not among `names`.
+fn trim(
+    transaction: &Transaction<'_>,
+    names: &[String],
+    in_flight: &[RangeInclusive<i64>],
+) -> rusqlite::Result<BTreeMap<String, Backlog>> {
+    let mut sinks = BTreeMap::new();
+    {
+        let mut statement = transaction.prepare_cached("SELECT name, position FROM sinks")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            sinks.insert(row.get::<_, String>(0)?, (row.get::<_, i64>(1)?, 0));
+        }
+    }
+    let Some(received) = sinks.values().map(|(position, _)| *position).min() else {
+        return Ok(BTreeMap::new());
+    };
+    let mut end = received;
+    {
+        let mut statement = transaction.prepare_cached(
+            "SELECT seq, CASE kind WHEN 'record'
+                THEN EXISTS (SELECT 1 FROM predictions p WHERE p.id = o.id AND p.row = o.row)
+                ELSE EXISTS (SELECT 1 FROM feedback f WHERE f.prediction_id = o.id
+                    AND f.row = o.row AND f.kind = o.kind) END
+             FROM outbox o WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+        )?;
+        let mut rows = statement.query(params![received, MAX_DELETED])?;
+        while let Some(row) = rows.next()? {
+            let (seq, exists): (i64, bool) = (row.get(0)?, row.get(1)?);
+            if exists || in_flight.iter().any(|range| range.contains(&seq)) {
+                break;
+            }
+            end = seq;
+            for (position, lost) in sinks.values_mut().filter(|(at, _)| *at < seq) {
+                (*position, *lost) = (seq, *lost + 1);
+            }
+        }
+    }
+    transaction.prepare_cached("DELETE FROM outbox WHERE seq <= ?1")?.execute([end])?;
+    sinks.retain(|_, (_, lost)| *lost > 0);
+    let head = head(transaction)?;
+    let mut backlogs = BTreeMap::new();
+    for (name, (position, lost)) in sinks {
+        if !names.contains(&name) {
+            warn!(
+                sink = %name, lost,
+                "predictions were deleted by max_age or max_size of the log before the sink, \
+                 which is not configured any more, received them"
+            );
+        }
+        let update = "UPDATE sinks SET position = ?2, lost = lost + ?3 WHERE name = ?1
+            RETURNING lost";
+        let total = transaction
+            .prepare_cached(update)?
+            .query_row(params![name, position, lost], |row| row.get(0))?;
+        let backlog = Backlog { position, head, lost: total, oldest: None };
+        backlogs.insert(name, backlog);
+    }
+    Ok(backlogs)
 }
 
 impl OutboxBatch {

@@ -202,6 +202,14 @@ impl Log {
         self.connection.query_row(query, [], |row| row.get(0)).unwrap()
     }
 
+    /// The sinks of the file, with the number of the last entry that each has received.
+    fn positions(&self) -> Vec<(String, i64)> {
+        let query = "SELECT name, position FROM sinks ORDER BY name";
+        let mut statement = self.connection.prepare(query).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
     fn start(&self) -> (Sinks, Vec<Script>) {
         let (mut sinks, mut scripts): (Vec<Box<dyn Sink>>, _) = (Vec::new(), Vec::new());
         for name in &self.names {
@@ -214,7 +222,7 @@ impl Log {
         let settings =
             |name: &String| SinkSettings { name: name.clone(), target: SinkTarget::Stdout };
         let settings: Vec<_> = self.names.iter().map(settings).collect();
-        (Sinks::start_each(&self.path(), &settings, sinks).unwrap(), scripts)
+        (Sinks::start_each(&self.path(), settings, sinks).unwrap(), scripts)
     }
 }
 
@@ -344,28 +352,98 @@ fn entries_that_retention_deletes_first_are_counted_as_lost() {
 }
 
 #[test]
-fn new_sink_starts_at_the_end_and_a_removed_one_loses_its_position() {
+fn new_sink_starts_at_the_end_and_a_removed_one_that_has_everything_is_deleted() {
     let mut log = Log::new(&["a"]);
     log.write(3);
     log.configure(&["a", "b"]);
     log.write(2);
     {
-        let (_sinks, scripts) = log.start();
+        let (sinks, scripts) = log.start();
         assert_eq!(scripts[0].rows(5), [0, 1, 2, 3, 4]);
         assert_eq!(scripts[1].rows(2), [3, 4]);
+        sinks.shut_down(PATIENCE);
     }
-    log.write(1);
     log.configure(&["b"]);
+    log.write(1);
     log.configure(&["a", "b"]);
     log.write(1);
     {
-        let (_sinks, scripts) = log.start();
+        let (sinks, scripts) = log.start();
         assert_eq!(scripts[0].rows(1), [6], "it is a new sink");
         assert_eq!(scripts[1].rows(2), [5, 6]);
+        sinks.shut_down(PATIENCE);
     }
-    log.write(4);
     log.configure(&[]);
-    assert_eq!(log.outbox(), 0);
+    assert!(log.positions().is_empty());
+}
+
+/// The configuration may be incomplete by mistake.
+#[test]
+fn removed_sink_keeps_what_it_has_not_received() {
+    let mut log = Log::new(&["a", "b"]);
+    log.write(3);
+    // Also without any sink, which has no dispatcher.
+    for names in [&["b"][..], &[]] {
+        log.configure(names);
+        let (sinks, _scripts) = log.start();
+        sinks.shut_down(PATIENCE);
+    }
+    assert_eq!(log.positions(), [("a".to_owned(), 0)], "the other one has received everything");
+    log.write(2);
+    log.configure(&["a"]);
+    let (_sinks, scripts) = log.start();
+    assert_eq!(scripts[0].rows(5), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn removed_sink_is_deleted_once_retention_has_deleted_what_it_has_not_received() {
+    let mut log = Log::new(&["a", "b"]);
+    log.write(5);
+    log.configure(&["b"]);
+    {
+        let (_sinks, scripts) = log.start();
+        assert_eq!(scripts[0].rows(5), [0, 1, 2, 3, 4]);
+        wait_until("it is stored", || {
+            log.positions() == [("a".to_owned(), 0), ("b".to_owned(), 5)]
+        });
+    }
+    log.delete_before(3);
+    {
+        let (_sinks, _scripts) = log.start();
+        wait_until("a part is lost", || {
+            log.positions() == [("a".to_owned(), 3), ("b".to_owned(), 5)]
+        });
+        assert_eq!(log.outbox(), 2);
+    }
+    log.delete_before(5);
+    {
+        let (sinks, _scripts) = log.start();
+        wait_until("all is lost", || log.positions() == [("b".to_owned(), 5)]);
+        assert_eq!(log.outbox(), 0);
+        sinks.shut_down(PATIENCE);
+    }
+    // Without any sink, the log does so when it is opened.
+    log.configure(&["a"]);
+    log.write(2);
+    log.configure(&[]);
+    assert_eq!(log.outbox(), 2);
+    log.delete_before(7);
+    log.configure(&[]);
+    assert_eq!((log.positions(), log.outbox()), (Vec::new(), 0));
+}
+
+#[test]
+fn process_with_fewer_sinks_changes_nothing_while_another_delivers() {
+    let mut log = Log::new(&["a"]);
+    let (_sinks, scripts) = log.start();
+    log.write(1);
+    assert_eq!(scripts[0].rows(1), [0]);
+    wait_until("it is stored", || log.positions() == [("a".to_owned(), 1)]);
+    // Of another process: the sink has received everything, and stays.
+    log.configure(&[]);
+    assert_eq!(log.positions(), [("a".to_owned(), 1)]);
+    log.write(1);
+    assert_eq!(scripts[0].rows(1), [1]);
 }
 
 #[test]

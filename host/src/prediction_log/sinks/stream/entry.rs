@@ -106,7 +106,8 @@ pub struct RawEntry {
 }
 
 impl RawEntry {
-    /// Parses the entry. Unknown fields are ignored: a later version may have more.
+    /// Parses the entry. Unknown fields are ignored: a later version may have more. Fields that an earlier
+    /// version does not have are absent.
     ///
     /// # Errors
     /// Fails if a field is missing or invalid.
@@ -136,13 +137,11 @@ impl RawEntry {
 
     fn record(&self, id: Uuid, row: i64, time: i64) -> Result<StoredRecord, EntryError> {
         let text = |field| self.text(field).map(str::to_owned);
-        let optional = |field| text(field).map(|text| (!text.is_empty()).then_some(text));
-        let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= 0);
-        // Empty: the variant was not drawn, or the sample is not known.
-        let probability = |text: &str| match text {
-            "" => Some(None),
-            text => text.parse().ok().filter(|p| (0.0..=1.0).contains(p)).map(Some),
+        let optional = |field| {
+            let text = self.text_or_empty(field);
+            text.map(|text| (!text.is_empty()).then(|| text.to_owned()))
         };
+        let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= 0);
         let object = |field| {
             self.parsed(
                 field,
@@ -165,14 +164,14 @@ impl RawEntry {
             experiment: optional("experiment")?,
             variant: optional("variant")?,
             unit: optional("unit")?,
-            propensity: self.parsed("propensity", probability, "a probability from 0 to 1")?,
+            propensity: self.probability("propensity")?,
             failed_over: optional("failed_over")?,
             cache: text("cache")?,
             status: self
                 .parsed("status", |text| text.parse::<u16>().ok(), "an HTTP status")?
                 .into(),
             latency_us: self.parsed("latency_us", number, "a number of microseconds")?,
-            sample: self.parsed("sample", probability, "a probability from 0 to 1")?,
+            sample: self.probability("sample")?,
             trace_id: optional("trace_id")?,
             inputs: object("inputs")?,
             outputs: object("outputs")?,
@@ -180,6 +179,15 @@ impl RawEntry {
             omitted: self.parsed("omitted", list, "a JSON list of names")?,
             feedback: StoredFeedback::default(),
         })
+    }
+
+    /// A probability; `None` if the variant was not drawn, or the sample is not known.
+    fn probability(&self, field: &'static str) -> Result<Option<f64>, EntryError> {
+        if self.text_or_empty(field)?.is_empty() {
+            return Ok(None);
+        }
+        let probability = |text: &str| text.parse::<f64>().ok().filter(|p| (0.0..=1.0).contains(p));
+        self.parsed(field, probability, "a probability from 0 to 1").map(Some)
     }
 
     fn parsed<T>(
@@ -192,6 +200,11 @@ impl RawEntry {
         // In a line of JSON, a line break would be the end of the record.
         let parsed = if text.contains(['\n', '\r']) { None } else { parse(text) };
         parsed.ok_or_else(|| self.error(field, format!("is not {expected}: {:?}", shortened(text))))
+    }
+
+    fn text_or_empty(&self, field: &'static str) -> Result<&str, EntryError> {
+        let has_field = self.fields.iter().any(|(name, _)| name == field.as_bytes());
+        if has_field { self.text(field) } else { Ok("") }
     }
 
     fn text(&self, field: &'static str) -> Result<&str, EntryError> {
@@ -267,6 +280,16 @@ mod tests {
         });
         assert_eq!(raw(&all).event(), Ok(all.clone()));
         assert_eq!(with(&all, "later", Some(b"7")).event(), Ok(all), "an unknown field is ignored");
+    }
+
+    #[test]
+    fn entry_of_an_earlier_version_is_read_without_the_later_fields() {
+        let SinkEvent::Record(record) = record() else { panic!() };
+        let earlier = SinkEvent::Record(StoredRecord { sample: None, ..record });
+        let mut entry = raw(&earlier);
+        let later = ["sample", "unit", "propensity", "failed_over"];
+        entry.fields.retain(|(name, _)| !later.iter().any(|later| name == later.as_bytes()));
+        assert_eq!(entry.event(), Ok(earlier));
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl GroupReader {
     ///
     /// # Errors
     /// Fails if Redis does not reply, or replies something else.
-    pub fn next(&mut self) -> Result<Vec<RawEntry>> {
+    pub fn read(&mut self) -> Result<Vec<RawEntry>> {
         if Instant::now() >= self.next_claim {
             let claimed = self.claim()?;
             if self.cursor == "0-0" {
