@@ -194,7 +194,8 @@ fn feedback_yields_quality_in_statistics_and_metrics() {
     assert!(text.contains("accuracy") && text.contains("recall of virginica"), "{text}");
     let shown: Value = serde_json::from_str(&app.log(&["show", &one]).unwrap()).unwrap();
     assert_eq!(shown["outputs"]["prediction"], "setosa");
-    assert_eq!(shown["feedback"][0]["label"], "setosa");
+    assert_eq!(shown["feedback"], json!({ "label": "setosa", "reward": 0.25 }));
+    assert!(shown["feedback_times"]["label"].is_string(), "{shown}");
 }
 
 #[test]
@@ -205,7 +206,7 @@ fn failed_export_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let output = app.log(&["export", "-o", &file("log.csv")]).unwrap();
-    assert!(output.starts_with("1 records in "), "{output}");
+    assert!(output.starts_with("1 record in "), "{output}");
     let csv = std::fs::read_to_string(file("log.csv")).unwrap();
     assert!(csv.contains("input.sepal_length") && csv.contains(",5.1,3.5,1.4,0.2,"), "{csv}");
     app.log(&["export", "-o", &file("log.parquet")]).unwrap();

@@ -73,7 +73,7 @@ fn file_without_a_host_is_stored_in_the_log_and_counted_by_the_next_host() {
     let csv = app.file(
         "labels.csv",
         &format!(
-            "prediction_id,label,time\n{one},setosa,2026-11-30T12:00:00Z\n{two},setosa,\n\
+            "prediction_id,label,time\n{one},setosa,2024-11-30T12:00:00Z\n{two},setosa,\n\
              {UNKNOWN},setosa,\n"
         ),
     );
@@ -92,8 +92,8 @@ fn file_without_a_host_is_stored_in_the_log_and_counted_by_the_next_host() {
     let later = app.file(
         "later.jsonl",
         &format!(
-            "{{\"prediction_id\": \"{one}\", \"label\": \"virginica\", \"time\": \"2026-12-07T12:00:00Z\"}}\n\
-             {{\"prediction_id\": \"{one}\", \"label\": \"versicolor\", \"time\": \"2026-11-29T12:00:00Z\"}}\n"
+            "{{\"prediction_id\": \"{one}\", \"label\": \"virginica\", \"time\": \"2024-12-07T12:00:00Z\"}}\n\
+             {{\"prediction_id\": \"{one}\", \"label\": \"versicolor\", \"time\": \"2024-11-29T12:00:00Z\"}}\n"
         ),
     );
     let stored = app.feed(&later).unwrap();
@@ -117,7 +117,7 @@ fn file_through_a_host_is_counted_at_once() {
     let corrected = app.file(
         "corrected.csv",
         &format!(
-            "prediction_id,label,time\n{one},virginica,2100-01-01T00:00:00Z\n{two},setosa,\n\
+            "prediction_id,label,time\n{one},virginica,\n{two},setosa,\n\
              {two},rose,\n{UNKNOWN},setosa,\n"
         ),
     );
@@ -139,8 +139,37 @@ fn file_through_a_host_is_counted_at_once() {
     assert_eq!((repeated("replaced"), repeated("unchanged")), (1.0, 1.0));
     let stats = spinfer.admin().send("GET", "/log/stats", &[], b"").json();
     assert_eq!(stats["host"]["feedback"]["replaced"], json!(1));
+    let admin = format!("http://{}", spinfer.admin_address());
+    let refused = feed(&csv, &["--url", &admin]).unwrap_err();
+    assert!(refused.contains("this is the admin plane of a host"), "{refused}");
+    assert!(refused.contains("http://127.0.0.1:3000 by default"), "{refused}");
     let nobody = feed(&csv, &["--url", "http://127.0.0.1:1"]).unwrap_err();
     assert!(nobody.contains("http://127.0.0.1:1") && nobody.contains("from line 2 on"), "{nobody}");
+}
+
+#[test]
+fn time_in_the_future_is_rejected_and_a_correction_stays_possible() {
+    let app = FeedbackApp::new();
+    let spinfer = app.up();
+    let one = predict(&spinfer, FEATURES);
+    let url = format!("http://{}", spinfer.address());
+    let future = app.file(
+        "future.csv",
+        &format!("prediction_id,label,time\n{one},virginica,2099-01-01T00:00:00Z\n{one},setosa,\n"),
+    );
+    let refused = feed(&future, &["--url", &url]).unwrap_err();
+    let problem = "future.csv:2: `time`: \"2099-01-01T00:00:00Z\" is in the future";
+    assert!(refused.contains(problem), "{refused}");
+    assert!(refused.contains("1 accepted (0 for unknown"), "{refused}");
+    let item =
+        json!({ "prediction_id": one, "label": "virginica", "time": "2099-01-01T00:00:00Z" });
+    let response = spinfer.post("/v2/feedback", item.to_string());
+    assert_eq!(response.status, 400, "{}", response.text());
+    assert!(response.error().contains("item 0: `time`: "), "{}", response.error());
+    assert_eq!((labels(&spinfer), accuracy(&spinfer)), (1.0, 1.0));
+    let item = json!({ "prediction_id": one, "label": "virginica" });
+    assert_eq!(spinfer.post("/v2/feedback", item.to_string()).json()["replaced"], 1);
+    assert_eq!(accuracy(&spinfer), 0.0);
 }
 
 #[test]

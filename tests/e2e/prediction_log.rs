@@ -88,6 +88,7 @@ fn unknown_field_in_drop_is_reported_at_startup() {
     spinfer.wait_for_log(
         "prediction_log.drop: no mounted model has a field \"sepal\"; available fields: sepal_length",
     );
+    spinfer.wait_for_log("probabilities, prediction, probability; attributes: operation, id");
 }
 
 #[test]

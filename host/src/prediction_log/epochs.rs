@@ -210,7 +210,7 @@ mod tests {
         // What is written meanwhile is for the next export, also after a crash.
         write(&mut connection, &[3], 0);
         let again = begin(&mut connection, "a", false).unwrap().unwrap();
-        assert_eq!(again, ExportRange { resumed: true, ..first.clone() });
+        assert_eq!(again, ExportRange { resumed: true, ..first });
         complete(&connection, "a", &again).unwrap();
         let next = begin(&mut connection, "a", false).unwrap().unwrap();
         assert_eq!((next.after, next.through, next.written), (1, 2, 1));

@@ -324,9 +324,9 @@ mod tests {
             predictions.attributes.clear();
             redaction.apply(&mut predictions);
             prop_assert_eq!(validate(&predictions), Ok(()));
-            for column in 0..width {
+            for (column, rule) in rules.iter().enumerate() {
                 let block = predictions.inputs.iter().find(|some| some.names.contains(&name(column)));
-                let expected = match rules[column] {
+                let expected = match rule {
                     0 => None,
                     1 => Some("text"),
                     _ => Some("number"),

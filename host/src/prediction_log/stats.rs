@@ -2,6 +2,7 @@
 //! admin plane.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
@@ -33,12 +34,19 @@ pub struct LogStats {
     pub host: Option<HostStats>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeedbackTotals {
     /// Number of items with a record.
     pub matched: u64,
-    /// Number of items without a record.
-    pub unknown: u64,
+    /// Number of items without a record; `None` with a filter, which they neither match nor fail.
+    pub unknown: Option<u64>,
+}
+
+impl Default for FeedbackTotals {
+    /// Those of a log without feedback, not filtered.
+    fn default() -> Self {
+        Self { matched: 0, unknown: Some(0) }
+    }
 }
 
 /// Counts of a serving host since its start.
@@ -120,11 +128,11 @@ impl LogStats {
             Err(error) if log.problem().is_none() => return Err(error),
             stats => stats.unwrap_or_default(),
         };
-        let (path, bytes) = (path.display().to_string(), log.file_size());
+        let (path, bytes) = (shown_path(path), log.file_size());
         Ok(Self { path, bytes, host: Some(HostStats::of(log)), ..stats })
     }
 
-    /// Statistics of the matching records. Quality and feedback are those of all records.
+    /// Statistics of the matching records, and their feedback. Quality is that of all records.
     pub fn of(snapshot: &LogSnapshot<'_>, filter: &Filter) -> Result<Self, SchemaError> {
         let connection = snapshot.connection();
         let mut stats = Self::default();
@@ -169,7 +177,7 @@ impl LogStats {
             .map(|(group, latency)| GroupStats { latency_us: latency.results(), ..group })
             .collect();
         (stats.oldest, stats.newest) = (oldest.map(format), newest.map(format));
-        stats.feedback = feedback(snapshot)?;
+        stats.feedback = feedback(snapshot, filter)?;
         Ok(stats)
     }
 }
@@ -190,14 +198,33 @@ fn sources(snapshot: &LogSnapshot<'_>) -> Result<BTreeMap<i64, QualityGroup>, Sc
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn feedback(snapshot: &LogSnapshot<'_>) -> Result<FeedbackTotals, SchemaError> {
+/// The feedback for the matching records, and without a filter that for unknown predictions.
+fn feedback(snapshot: &LogSnapshot<'_>, filter: &Filter) -> Result<FeedbackTotals, SchemaError> {
+    let count = |number: i64| u64::try_from(number).unwrap_or(0);
+    if *filter != Filter::default() {
+        let (clause, values) = filter.clause();
+        let query = format!(
+            "SELECT count(*) FROM feedback f
+             JOIN predictions p ON p.id = f.prediction_id AND p.row = f.row
+             JOIN sources s ON s.id = p.source{clause}"
+        );
+        let parameters = rusqlite::params_from_iter(values);
+        let matched =
+            snapshot.connection().query_row(&query, parameters, |row| Ok(count(row.get(0)?)))?;
+        return Ok(FeedbackTotals { matched, unknown: None });
+    }
     let query = "SELECT count(p.id), count(*) - count(p.id) FROM feedback f
         LEFT JOIN predictions p ON p.id = f.prediction_id AND p.row = f.row";
-    let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let (matched, unknown) = snapshot
         .connection()
         .query_row(query, [], |row| Ok((count(row.get(0)?), count(row.get(1)?))))?;
-    Ok(FeedbackTotals { matched, unknown })
+    Ok(FeedbackTotals { matched, unknown: Some(unknown) })
+}
+
+/// `path` for output: without a leading `./`, so that a file has one name.
+#[must_use]
+pub fn shown_path(path: &Path) -> String {
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
 }
 
 /// Counts values in buckets with a width below 1 %, like HdrHistogram: 128 buckets for each power
@@ -245,6 +272,46 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::prediction_log::tests::{
+        close, entry_at, feed, id_at, item, label, open, wait_until,
+    };
+
+    #[test]
+    fn filter_selects_records_and_their_feedback() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open(folder.path());
+        let now = std::time::SystemTime::now();
+        let ids = [1, 2, 3].map(|number| id_at(now, number));
+        assert!(log.append(entry_at(ids[0], 0, now)) && log.append(entry_at(ids[1], 0, now)));
+        wait_until("they are written", || log.accounting().written == 2);
+        let items = [ids[0], ids[2]].map(|id| item(id, label("setosa"), 1));
+        feed(&log, items.into()).unwrap();
+        let mut reader = LogReader::open(log.path()).unwrap().unwrap();
+        let snapshot = reader.snapshot().unwrap();
+        let counts = |filter: Filter| {
+            let LogStats { records, feedback, .. } = LogStats::of(&snapshot, &filter).unwrap();
+            (records, feedback.matched, feedback.unknown)
+        };
+        assert_eq!(counts(Filter::default()), (2, 1, Some(1)));
+        let of = |model: &str| Filter { model: Some(model.into()), ..Filter::default() };
+        assert_eq!(counts(of("iris-classifier")), (2, 1, None));
+        assert_eq!(counts(of("other")), (0, 0, None));
+        assert_eq!(counts(Filter { status: Some(500), ..Filter::default() }), (0, 0, None));
+        drop(snapshot);
+        close(&log);
+    }
+
+    #[test]
+    fn path_is_shown_in_one_way() {
+        for (path, shown) in [
+            ("./.spin/predictions.db", ".spin/predictions.db"),
+            (".spin/predictions.db", ".spin/predictions.db"),
+            ("/state/predictions.db", "/state/predictions.db"),
+            ("../.spin/predictions.db", "../.spin/predictions.db"),
+        ] {
+            assert_eq!(shown_path(Path::new(path)), shown);
+        }
+    }
 
     #[test]
     fn quantiles_of_few_values_are_exact() {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{FilterOptions, Foreign, LogLocation, report_no_match};
+use super::{FilterOptions, Foreign, LogLocation, plural, report_no_match};
 use crate::prediction_log::export::dataset::{DatasetReport, export_dataset};
 use crate::prediction_log::export::destination::Destination;
 use crate::prediction_log::export::{ExportFormat, ExportProgress, export};
@@ -95,7 +95,7 @@ pub(super) fn run(options: &ExportOptions, out: &mut impl Write) -> Result<()> {
     let count = written.with_context(|| output.display().to_string())?;
     file.as_file().sync_all()?;
     file.persist(output).with_context(|| output.display().to_string())?;
-    writeln!(out, "{count} records in {}", output.display())?;
+    writeln!(out, "{} in {}", plural(count, "record"), output.display())?;
     if count == 0 { report_no_match(&snapshot, &filter) } else { Ok(()) }
 }
 
@@ -128,10 +128,6 @@ fn export_to(to: &str, all: bool, location: &LogLocation, out: &mut impl Write) 
         );
     }
     Ok(())
-}
-
-fn plural(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The format for the extension of a file.

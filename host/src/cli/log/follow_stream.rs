@@ -52,7 +52,7 @@ pub(super) fn share(
     let mut group = GroupReader::join(StreamReader::connect(settings)?, name)?;
     let mut printer = Printer { duplicates: Duplicates::default(), filter };
     loop {
-        let entries = match group.next() {
+        let entries = match group.read() {
             Ok(entries) => entries,
             Err(error) => {
                 wait_after(&error);
@@ -91,7 +91,7 @@ impl Printer<'_> {
         let mut lines = Vec::new();
         for entry in entries {
             match entry.event() {
-                Err(error) => Foreign::Skip.handle(error)?,
+                Err(error) => Foreign::Skip.handle(&error)?,
                 Ok(event) => {
                     let is_wanted = match &event {
                         SinkEvent::Record(record) => self.filter.matches(record),

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, Subcommand};
+use http::StatusCode;
 use uuid::Uuid;
 
 use crate::cache::redis::RedisTopology;
@@ -23,6 +24,7 @@ use crate::prediction_log::reader::{Filter, LogReader, LogSnapshot};
 use crate::prediction_log::schema::SchemaError;
 use crate::prediction_log::sinks::settings::{DEFAULT_STREAM, SinkTarget, StreamSettings};
 use crate::prediction_log::sinks::stream::{EntryError, ImportedLog, StreamReader};
+use crate::prediction_log::stats::shown_path;
 use crate::prediction_log::{file_size, schema, times};
 use crate::storage::redis::Address;
 
@@ -88,7 +90,7 @@ enum Foreign {
 }
 
 impl Foreign {
-    fn handle(self, error: EntryError) -> Result<()> {
+    fn handle(self, error: &EntryError) -> Result<()> {
         match self {
             Self::Fail => Err(anyhow!("{error}; delete it: XDEL <stream> <entry>")),
             Self::Skip => {
@@ -121,7 +123,7 @@ impl OpenLog {
     fn shown(&self) -> String {
         match &self.stream {
             Some((_, stream)) => format!("stream {stream}"),
-            None => self.reader.path().display().to_string(),
+            None => shown_path(self.reader.path()),
         }
     }
 
@@ -195,11 +197,11 @@ impl LogLocation {
     fn open(&self, foreign: Foreign) -> Result<OpenLog> {
         if let Some(settings) = self.stream()? {
             let mut reader = StreamReader::connect(&settings)?;
-            let log = ImportedLog::read(&mut reader, |error| foreign.handle(error))?;
+            let log = ImportedLog::read(&mut reader, |error| foreign.handle(&error))?;
             return OpenLog::of_stream(log, reader.stream());
         }
         let path = self.path()?;
-        let reader = LogReader::open(&path).with_context(|| path.display().to_string())?;
+        let reader = LogReader::open(&path).with_context(|| shown_path(&path))?;
         if reader.is_none() {
             self.check_enabled()?;
         }
@@ -207,7 +209,7 @@ impl LogLocation {
             format!(
                 "{}: there is no prediction log: no prediction was logged yet, or `spinfer up` runs with \
                  another --state-dir",
-                path.display()
+                shown_path(&path)
             )
         })?;
         Ok(OpenLog { reader, stream: None })
@@ -250,7 +252,7 @@ struct FilterOptions {
     variant: Option<String>,
 
     /// Only records with this HTTP status
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = http_status)]
     status: Option<u16>,
 
     /// Only records from this time on: RFC 3339, or an age such as 1h or 7d
@@ -309,6 +311,15 @@ fn prediction_id(text: &str) -> Result<Uuid, String> {
             "{text:?} is not a UUID; copy the value of the response header spinfer-prediction-id"
         )
     })
+}
+
+fn http_status(text: &str) -> Result<u16, &'static str> {
+    let status = text.parse::<StatusCode>();
+    status.map(|status| status.as_u16()).map_err(|_| "write an HTTP status, such as --status 500")
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Parses a time, or an age, as microseconds since the epoch.
@@ -431,6 +442,20 @@ mod tests {
         let expected = "\"nonsense\" is not a UUID; copy the value of the response header \
                         spinfer-prediction-id";
         assert_eq!(prediction_id("nonsense").unwrap_err(), expected);
+    }
+
+    #[test]
+    fn status_is_a_number_of_three_digits() {
+        assert_eq!([http_status("500"), http_status("200")], [Ok(500), Ok(200)]);
+        for text in ["abc", "5xx", "50", "70000", ""] {
+            assert_eq!(http_status(text), Err("write an HTTP status, such as --status 500"));
+        }
+    }
+
+    #[test]
+    fn count_of_one_is_singular() {
+        let counts = [0, 1, 2].map(|count| plural(count, "record"));
+        assert_eq!(counts, ["0 records", "1 record", "2 records"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http::uri::Authority;
 use super::super::admin_client::send;
 use super::super::cache::UNEXPECTED;
 use super::super::table::write_table;
-use super::{FilterOptions, Foreign, LogLocation, report_no_match};
+use super::{FilterOptions, Foreign, LogLocation, plural, report_no_match};
 use crate::admin::LOG_STATS;
 use crate::prediction_log::quality::{QualityGroup, Results};
 use crate::prediction_log::queue::Dropped;
@@ -70,15 +70,26 @@ pub(super) fn run(options: &StatsOptions, out: &mut impl Write) -> Result<()> {
 
 fn print_stats(stats: &LogStats, out: &mut impl Write) -> Result<()> {
     let LogStats { path, bytes, records, oldest, newest, feedback, groups, host } = stats;
-    writeln!(out, "{path}: {records} records, {}", ByteSize(*bytes).display().iec())?;
+    let size = ByteSize(*bytes).display().iec().to_string();
+    let FeedbackTotals { matched, unknown } = feedback;
+    match unknown {
+        Some(_) => writeln!(out, "{path}: {}, {size}", plural(*records, "record"))?,
+        // The size is that of all records.
+        None => {
+            let matches = if *records == 1 { "matches" } else { "match" };
+            writeln!(out, "{path} ({size}): {} {matches}", plural(*records, "record"))?;
+        }
+    }
     if let (Some(oldest), Some(newest)) = (oldest, newest) {
         writeln!(out, "from {oldest} to {newest}")?;
     }
-    let FeedbackTotals { matched, unknown } = feedback;
-    writeln!(
-        out,
-        "feedback: {matched} for records here, {unknown} for predictions not in this log"
-    )?;
+    match unknown {
+        Some(unknown) => writeln!(
+            out,
+            "feedback: {matched} for records here, {unknown} for predictions not in this log"
+        )?,
+        None => writeln!(out, "feedback: {matched} for these records")?,
+    }
     if let Some(host) = host {
         let HostStats { accounting, problem, feedback, waiting, refused, syncs, sinks } = host;
         let dropped = Dropped::ALL
@@ -106,9 +117,7 @@ fn print_stats(stats: &LogStats, out: &mut impl Write) -> Result<()> {
             )?;
         }
         if feedback.values().any(|count| *count > 0) {
-            let counts: Vec<_> =
-                feedback.iter().map(|(name, count)| format!("{count} {name}")).collect();
-            writeln!(out, "feedback since the host started: {}", counts.join(", "))?;
+            writeln!(out, "feedback since the host started: {}", feedback_counts(feedback))?;
         }
         if let Some(problem) = problem {
             writeln!(out, "the log cannot be written: {problem}")?;
@@ -145,6 +154,19 @@ fn print_stats(stats: &LogStats, out: &mut impl Write) -> Result<()> {
         write_table(&lines, out)?;
     }
     Ok(())
+}
+
+/// The counts of a host: accepted items are matched or unknown, and some of them replace others or
+/// change nothing.
+fn feedback_counts(counts: &BTreeMap<String, u64>) -> String {
+    let count = |name: &str| counts.get(name).copied().unwrap_or(0);
+    let [matched, unknown, replaced, unchanged, rejected] =
+        ["matched", "unknown", "replaced", "unchanged", "rejected"].map(count);
+    let accepted = matched + unknown;
+    format!(
+        "{accepted} accepted = {matched} matched + {unknown} unknown (of these {replaced} replaced, \
+         {unchanged} unchanged), {rejected} rejected"
+    )
 }
 
 fn print_sinks(sinks: &[SinkStats], out: &mut impl Write) -> Result<()> {
@@ -214,4 +236,41 @@ fn quality_lines(group: &QualityGroup, quality: &Results) -> Vec<[String; 7]> {
         lines.push(line(&format!("recall of {}", class.class), class.recall, class.support));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(stats: &LogStats) -> String {
+        let mut text = Vec::new();
+        print_stats(stats, &mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn counts_of_feedback_add_up() {
+        let counts = [("matched", 1223), ("unknown", 6), ("replaced", 2), ("unchanged", 4)];
+        let counts = BTreeMap::from(counts.map(|(name, count)| (name.to_owned(), count)));
+        let expected = "1229 accepted = 1223 matched + 6 unknown (of these 2 replaced, 4 unchanged), \
+                        0 rejected";
+        assert_eq!(feedback_counts(&counts), expected);
+    }
+
+    #[test]
+    fn filtered_statistics_do_not_show_the_size_of_the_file_as_theirs() {
+        let path = ".spin/predictions.db".to_owned();
+        let all = LogStats { path, bytes: 1024, records: 1, ..LogStats::default() };
+        let feedback = FeedbackTotals { matched: 1, unknown: Some(2) };
+        let expected = ".spin/predictions.db: 1 record, 1.0 KiB\n\
+                        feedback: 1 for records here, 2 for predictions not in this log\n";
+        assert_eq!(text(&LogStats { feedback, ..all.clone() }), expected);
+        let feedback = FeedbackTotals { matched: 1, unknown: None };
+        let expected = ".spin/predictions.db (1.0 KiB): 1 record matches\n\
+                        feedback: 1 for these records\n";
+        assert_eq!(text(&LogStats { feedback, ..all.clone() }), expected);
+        let feedback = FeedbackTotals { matched: 0, unknown: None };
+        let none = LogStats { records: 0, feedback, ..all };
+        assert!(text(&none).starts_with(".spin/predictions.db (1.0 KiB): 0 records match\n"));
+    }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{FilterOptions, Foreign, LogLocation, OpenLog, follow_stream, report_no_match};
 use crate::prediction_log::reader::{Filter, LogReader, LogSnapshot, StoredRecord};
 use crate::prediction_log::sinks::settings::StreamSettings;
-use crate::prediction_log::sinks::stream::{ImportedLog, StreamReader};
+use crate::prediction_log::sinks::stream::{EntryError, ImportedLog, StreamReader};
 use crate::prediction_log::times::micros;
 
 /// Interval at which the log is polled.
@@ -114,7 +114,7 @@ fn print_end(
     out: &mut impl Write,
 ) -> Result<Option<String>> {
     let mut reader = StreamReader::connect(settings)?;
-    let skip = |error| Foreign::Skip.handle(error);
+    let skip = |error: EntryError| Foreign::Skip.handle(&error);
     let (log, last) = ImportedLog::read_last(&mut reader, number, filter, skip)?;
     let mut log = OpenLog::of_stream(log, reader.stream())?;
     print_last(&log.snapshot()?, filter, number, out)?;

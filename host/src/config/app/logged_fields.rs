@@ -9,9 +9,12 @@ use tracing::warn;
 use crate::inference::SIGNATURE;
 use crate::prediction_log::settings::{LogSettings, base_name};
 
-/// Fields that `model-sdk` logs in addition to a model's inputs and outputs.
-const APPENDED: [&str; 6] =
-    ["prediction", "probability", "operation", "id", "content_type", "content_length"];
+/// Outputs that `model-sdk` logs in addition to those of a model.
+const APPENDED_OUTPUTS: [&str; 2] = ["prediction", "probability"];
+/// Attributes that `model-sdk` logs.
+const ATTRIBUTES: [&str; 4] = ["operation", "id", "content_type", "content_length"];
+/// The rule that attributes cannot have.
+const ROUND: &str = "round";
 
 /// Warns about names that no model in `folders` has. Only where every model has a signature.
 pub(super) fn check<'a>(
@@ -33,7 +36,7 @@ pub(super) fn check<'a>(
     }
     for (key, fields) in rules {
         for field in unknown(&fields, &known) {
-            let available = known.join(", ");
+            let available = available(key, &known);
             warn!(
                 component,
                 "prediction_log.{key}: no mounted model has a field {field:?}; available fields: \
@@ -43,10 +46,18 @@ pub(super) fn check<'a>(
     }
 }
 
+/// The fields that the rule `key` can name.
+fn available(key: &str, known: &[String]) -> String {
+    let names: Vec<_> = known.iter().map(String::as_str).chain(APPENDED_OUTPUTS).collect();
+    let fields = names.join(", ");
+    if key == ROUND { fields } else { format!("{fields}; attributes: {}", ATTRIBUTES.join(", ")) }
+}
+
 fn unknown<'a>(fields: &[&'a String], known: &[String]) -> impl Iterator<Item = &'a String> {
     fields.iter().copied().filter(|field| {
         let is = |known: &str| known == field.as_str() || known == base_name(field);
-        !known.iter().any(|known| is(known)) && !APPENDED.iter().any(|known| is(known))
+        let mut names = known.iter().map(String::as_str).chain(APPENDED_OUTPUTS).chain(ATTRIBUTES);
+        !names.any(is)
     })
 }
 
@@ -88,6 +99,11 @@ mod tests {
         let fields = fields.map(str::to_owned);
         let unknown: Vec<_> = unknown(&fields.each_ref(), &known).collect();
         assert_eq!(unknown, ["petal", "x[1]"]);
+        let outputs = "sepal_length, sepal_width, petal_length, petal_width, label, probabilities, \
+                       prediction, probability";
+        assert_eq!(available("round", &known), outputs);
+        let attributes = "attributes: operation, id, content_type, content_length";
+        assert_eq!(available("drop", &known), format!("{outputs}; {attributes}"));
         assert_eq!(names(Path::new("nowhere")), None);
     }
 }

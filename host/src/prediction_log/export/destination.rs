@@ -213,9 +213,9 @@ mod tests {
             };
             assert_eq!(visible(), 0);
             if finish {
-                object.finish().unwrap()
+                object.finish().unwrap();
             } else {
-                object.abort()
+                object.abort();
             }
             assert_eq!(visible(), usize::from(finish));
             assert_eq!(destination.exists("model=a%2Fb/x.parquet").unwrap(), finish);
@@ -251,9 +251,9 @@ mod tests {
             object.write_all(&vec![7; PART + 1]).unwrap();
             assert!(!destination.exists("model=a%2Fb/x.parquet").unwrap());
             if finish {
-                object.finish().unwrap()
+                object.finish().unwrap();
             } else {
-                object.abort()
+                object.abort();
             }
             assert_eq!(destination.exists("model=a%2Fb/x.parquet").unwrap(), finish);
         }

@@ -292,6 +292,26 @@ mod tests {
     }
 
     #[test]
+    fn line_with_a_time_in_the_future_is_rejected() {
+        let csv = format!(
+            "prediction_id,label,time\n{ID},a,2099-01-01T00:00:00Z\n{ID},b,1970-01-01T00:00:01Z\n"
+        );
+        let json = format!(
+            "{{\"prediction_id\": \"{ID}\", \"label\": \"a\", \"time\": \"2099-01-01T00:00:00Z\"}}\n\
+             {{\"prediction_id\": \"{ID}\", \"label\": \"b\"}}\n"
+        );
+        for (format, text) in [(FeedbackFormat::Csv, csv), (FeedbackFormat::Jsonl, json)] {
+            let lines = read(format, text.as_bytes()).unwrap();
+            let error = lines[0].item.as_ref().unwrap_err();
+            assert!(
+                error.starts_with("`time`: \"2099-01-01T00:00:00Z\" is in the future"),
+                "{error}"
+            );
+            assert!(lines[1].item.is_ok(), "{lines:?}");
+        }
+    }
+
+    #[test]
     fn invalid_csv_file_is_an_error_with_the_expected_header() {
         for (text, part) in [
             ("", "line 1: write a header line with prediction_id and one of label"),

@@ -13,6 +13,9 @@ use body::{FeedbackBody, List};
 
 /// Maximum number of items of one request.
 pub const MAX_ITEMS: usize = 10_000;
+/// Maximum time by which the `time` of an item may be ahead of the clock, in microseconds: later feedback
+/// replaces earlier feedback, so one in the future would prevent every correction.
+const MAX_CLOCK_SKEW: i64 = 5 * 60 * 1_000_000;
 /// Maximum length of a label, in bytes.
 const MAX_LABEL: usize = 1024;
 
@@ -160,7 +163,7 @@ fn item(index: usize, members: &Members<'_>, now: i64) -> Result<FeedbackItem, S
             "label" => set(Truth::Label(label(value)?))?,
             "value" => set(Truth::Value(number("value", value)?))?,
             "reward" => set(Truth::Reward(number("reward", value)?))?,
-            "time" => time = Some(timestamp(value)?),
+            "time" => time = Some(timestamp(value, now)?),
             other => {
                 return Err(format!(
                     "`{}`: unknown key; expected one of prediction_id, row, label, value, reward, \
@@ -233,14 +236,35 @@ fn number(name: &str, value: &Scalar<'_>) -> Result<f64, String> {
     number.ok_or_else(|| format!("`{name}`: {} is not a number", shown(value)))
 }
 
-fn timestamp(value: &Scalar<'_>) -> Result<i64, String> {
+fn timestamp(value: &Scalar<'_>, now: i64) -> Result<i64, String> {
     let time = match value {
         Scalar::Text(text) => times::parse(text),
         _ => None,
     };
-    time.ok_or_else(|| {
+    let time = time.ok_or_else(|| {
         format!("`time`: {} is not a time; write \"2026-11-30T12:00:00Z\" (RFC 3339)", shown(value))
-    })
+    })?;
+    if is_in_future(time, now) {
+        return Err(format!(
+            "`time`: {} is in the future: the clock is at {}, and at most 5 minutes ahead of it are \
+             accepted; write when it was known, or omit `time` for now",
+            shown(value),
+            times::format(now)
+        ));
+    }
+    Ok(time)
+}
+
+/// Whether `time` is ahead of `now` by more than clocks may differ.
+fn is_in_future(time: i64, now: i64) -> bool {
+    time > now.saturating_add(MAX_CLOCK_SKEW)
+}
+
+/// When stored feedback with this `time` was known: at the latest when it was `received`. Earlier
+/// versions stored times in the future.
+#[must_use]
+pub fn observed_at(time: i64, received: i64) -> i64 {
+    if is_in_future(time, received) { received } else { time }
 }
 
 fn shown(value: &Scalar<'_>) -> String {
@@ -333,6 +357,29 @@ mod tests {
             let error = one(&text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn time_in_the_future_is_rejected_beyond_the_clock_skew() {
+        let now = times::parse("2026-11-30T12:00:00Z").unwrap();
+        let at = |time: &str| {
+            let text = format!(r#"{{"prediction_id": "{ID}", "label": "a", "time": "{time}"}}"#);
+            let mut parsed = parse(text.as_bytes(), now).unwrap();
+            parsed.items.pop().ok_or_else(|| parsed.rejected.remove(0).error)
+        };
+        for time in ["2025-11-30T12:00:00Z", "2026-11-30T12:05:00Z", "2026-11-30T13:05:00+01:00"] {
+            assert_eq!(at(time).map(|item| item.time), Ok(times::parse(time).unwrap()), "{time}");
+        }
+        for time in ["2026-11-30T12:05:00.000001Z", "2099-01-01T00:00:00Z"] {
+            let error = at(time).unwrap_err();
+            let part = format!(
+                "`time`: \"{time}\" is in the future: the clock is at 2026-11-30T12:00:00.000000Z"
+            );
+            assert!(error.starts_with(&part) && error.ends_with("omit `time` for now"), "{error}");
+        }
+        let far = times::parse("2099-01-01T00:00:00Z").unwrap();
+        assert_eq!([observed_at(far, now), observed_at(7, now)], [now, 7]);
+        assert_eq!(observed_at(now + MAX_CLOCK_SKEW, now), now + MAX_CLOCK_SKEW);
     }
 
     #[test]

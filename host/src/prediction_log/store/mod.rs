@@ -15,7 +15,7 @@ use rusqlite::{
 use uuid::Uuid;
 
 use super::epochs::{self, EpochPart};
-use super::feedback::{FeedbackItem, Receipt, Rejection, Truth};
+use super::feedback::{FeedbackItem, Receipt, Rejection, Truth, observed_at};
 use super::json::{self, RowNames};
 use super::models::{LoggedModels, ModelInfo, save};
 use super::quality::{Quality, QualityChange, QualityGroup, check, observe};
@@ -34,8 +34,7 @@ const INSERT: &str = "INSERT OR IGNORE INTO predictions (id, row, time, source, 
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
 const FIND: &str = "SELECT s.model, s.version, s.experiment, s.variant, p.outputs
     FROM predictions p JOIN sources s ON s.id = p.source WHERE p.id = ?1 AND p.row = ?2";
-const FIND_FEEDBACK: &str =
-    "SELECT kind, label, number, time FROM feedback WHERE prediction_id = ?1 AND row = ?2";
+const FIND_FEEDBACK: &str = "SELECT kind, label, number, time, received FROM feedback WHERE prediction_id = ?1 AND row = ?2";
 const SET_FEEDBACK: &str = "INSERT INTO feedback
     (prediction_id, row, kind, label, number, time, received, epoch)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -370,7 +369,7 @@ fn group(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<QualityGroup> {
     })
 }
 
-/// The stored feedback of `kind`, and its time.
+/// The stored feedback of `kind`, and when it was known.
 fn stored(
     transaction: &Transaction<'_>,
     id: Uuid,
@@ -383,7 +382,7 @@ fn stored(
         if let Some((truth, time)) = truth(row)?
             && truth.kind() == kind
         {
-            return Ok(Some((truth, time)));
+            return Ok(Some((truth, observed_at(time, row.get(4)?))));
         }
     }
     Ok(None)

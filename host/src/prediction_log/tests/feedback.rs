@@ -127,6 +127,25 @@ fn feedback_in_the_batch_of_its_prediction_counts_once() {
     assert_eq!(write(vec![feedback(two, 1, 2)]), 2);
 }
 
+/// Earlier versions stored times in the future.
+#[test]
+fn stored_time_in_the_future_does_not_prevent_a_correction() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let one = id(1);
+    assert!(log.append(entry(one, 0)));
+    let far = 4_070_908_800_000_000;
+    feed(&log, vec![item(one, label("virginica"), far)]).unwrap();
+    assert_eq!(accuracy(&log), Some((1, 0.0)));
+    let now = times::micros(SystemTime::now());
+    let receipt = feed(&log, vec![item(one, label("setosa"), now)]).unwrap();
+    assert_eq!((receipt.replaced, receipt.unchanged), (1, 0));
+    assert_eq!(accuracy(&log), Some((1, 1.0)));
+    let receipt = feed(&log, vec![item(one, label("versicolor"), now - 1)]).unwrap();
+    assert_eq!((receipt.replaced, receipt.unchanged), (0, 1));
+    close(&log);
+}
+
 #[test]
 fn feedback_may_arrive_before_its_prediction() {
     let folder = tempfile::tempdir().unwrap();

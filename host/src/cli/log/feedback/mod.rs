@@ -16,6 +16,7 @@ use super::{Foreign, LogLocation};
 use crate::prediction_log::feedback::file::{FeedbackFile, FeedbackFormat, FeedbackLine};
 use crate::prediction_log::feedback::{FeedbackItem, Receipt, Rejection};
 use crate::prediction_log::feedback_import::FeedbackImport;
+use crate::prediction_log::stats::shown_path;
 use crate::prediction_log::times::micros;
 use remote::FeedbackClient;
 
@@ -29,7 +30,7 @@ pub(super) struct FeedbackOptions {
     #[arg(long, value_enum)]
     format: Option<FeedbackFormat>,
 
-    /// Send the feedback to a running host, such as http://127.0.0.1:3000
+    /// Send the feedback to the data plane of a running host, such as http://127.0.0.1:3000
     #[arg(long, value_name = "URL", conflicts_with_all = ["from", "state_dir", "runtime_config_file", "redis"])]
     url: Option<Url>,
 
@@ -100,7 +101,7 @@ fn open(location: &LogLocation) -> Result<FeedbackImport> {
     );
     // Fails with advice if there is no log.
     let path = location.open(Foreign::Fail)?.reader.path().to_owned();
-    FeedbackImport::open(&path).with_context(|| path.display().to_string())
+    FeedbackImport::open(&path).with_context(|| shown_path(&path))
 }
 
 enum FeedbackTarget {

@@ -101,11 +101,21 @@ impl FeedbackClient {
                 Ok(Refusal { rejected, .. }) if !rejected.is_empty() => {
                     Ok(Receipt { rejected, ..Receipt::default() })
                 }
+                Ok(Refusal { error, .. }) if is_of_admin_plane(&error) => bail!("{ADMIN_PLANE}"),
                 Ok(Refusal { error, .. }) => bail!("{error}"),
                 Err(_) => bail!("status {status}: this may be another server"),
             };
         }
     }
+}
+
+const ADMIN_PLANE: &str = "--url: this is the admin plane of a host; write the address of its data plane, \
+                           --listen of `spinfer up`: http://127.0.0.1:3000 by default";
+
+/// Whether the admin plane, with or without a token, has refused a request of the data plane with `error`.
+fn is_of_admin_plane(error: &str) -> bool {
+    error.starts_with(&format!("there is no endpoint {FEEDBACK};"))
+        || error.starts_with("missing or invalid token;")
 }
 
 /// The body with the first of `items`, and their number.
@@ -147,13 +157,24 @@ mod tests {
     use crate::prediction_log::feedback::parse;
 
     #[test]
+    fn admin_plane_is_recognised_by_its_refusal() {
+        let refusal = "there is no endpoint /v2/feedback; endpoints: GET /metrics, GET /stats";
+        assert!(is_of_admin_plane(refusal));
+        assert!(is_of_admin_plane(
+            "missing or invalid token; send `Authorization: Bearer <token>`"
+        ));
+        assert!(!is_of_admin_plane("the prediction log is off"));
+    }
+
+    #[test]
     fn bodies_are_within_the_limits_of_the_host_and_have_every_item() {
+        let now = 1_796_040_000_123_456;
         let item = |index: usize| FeedbackItem {
             index,
             prediction_id: uuid::Uuid::from_u128(index as u128),
             row: 3,
             truth: Truth::Label("\"é".repeat(300)),
-            time: 1_796_040_000_123_456,
+            time: now,
         };
         let items: Vec<_> = (0..5_000).map(item).collect();
         let mut sent = Vec::new();
@@ -161,7 +182,7 @@ mod tests {
             let (count, body) = body(&items[sent.len()..]);
             assert!(count > 0 && body.len() <= 1 << 20, "{count} {}", body.len());
             let first = sent.len();
-            let parsed = parse(body.as_bytes(), 0).unwrap();
+            let parsed = parse(body.as_bytes(), now).unwrap();
             let shifted = |item: FeedbackItem| FeedbackItem { index: first + item.index, ..item };
             sent.extend(parsed.items.into_iter().map(shifted));
         }
