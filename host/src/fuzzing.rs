@@ -28,6 +28,7 @@ use crate::http::authority::Authority;
 use crate::http::content_encoding::{AcceptEncoding, Coding, Decoder};
 use crate::http::route::{Pattern, Router};
 use crate::inference::{bind as bind_tensors, check_settings};
+use crate::prediction_log::feedback;
 use crate::prediction_log::sinks::stream::RawEntry;
 use crate::server::preface::PrefaceTimeout;
 use crate::storage::redis::reply::{self, Scan};
@@ -318,6 +319,13 @@ pub fn content_encoding(data: &[u8]) {
     }
 }
 
+/// The body of `POST /v2/feedback`: every item of a list is accepted or rejected.
+pub fn feedback_body(data: &[u8]) {
+    /// Microseconds of Unix time: 2026-11-30.
+    const NOW: i64 = 1_796_000_000_000_000;
+    let _ = feedback::parse(data, NOW);
+}
+
 /// A reader that returns its bytes in pieces.
 struct Pieces<'a> {
     rest: &'a [u8],
@@ -354,7 +362,7 @@ mod tests {
 
     briefly! {
         spin_toml template outbound_host authority route runtime_config dotenv model_settings cache_control
-        labels example bind preface body redis_reply stream_entry content_encoding experiments_toml
+        labels example bind preface body feedback_body redis_reply stream_entry content_encoding experiments_toml
         experiment_change
     }
 }
