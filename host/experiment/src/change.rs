@@ -119,6 +119,14 @@ fn find<'n>(experiment: &Experiment, name: &'n str) -> Result<&'n str, String> {
     if experiment.assignable().any(|(_, variant)| variant.name == *name) {
         return Ok(name);
     }
+    if experiment.variants.iter().any(|variant| variant.name == *name) {
+        return Err(format!(
+            "variant `{name}` of experiment `{}` is a shadow, which receives copies and no share; \
+             variants with a share: {}",
+            experiment.name,
+            experiment.names()
+        ));
+    }
     Err(format!(
         "experiment `{}` assigns to no variant `{}`; it has {}",
         experiment.name,
@@ -179,8 +187,8 @@ mod tests {
             (&[("control", 0.5)], "sum to 0.8"),
             (&[("treatment", -0.1)], "variant `treatment`: -0.1 is not a share"),
             (&[("treatment", f64::NAN)], "NaN is not a share"),
-            (&[("candidate", 0.1)], "no variant `candidate`; it has control, treatment, other"),
-            (&[("none", 0.1)], "no variant `none`"),
+            (&[("candidate", 0.1)], "variant `candidate` of experiment `iris` is a shadow"),
+            (&[("none", 0.1)], "no variant `none`; it has control, treatment, other"),
         ] {
             let error = Change::default().ramp(&experiment, &shares(given)).unwrap_err();
             assert!(error.contains(part), "{error}");
@@ -227,7 +235,7 @@ mod tests {
         assert_eq!(change(half).unwrap(), [0.5, 0.0, 0.5, 0.0]);
         for (json, part) in [
             (r#"{"allocations": {"control": 0.5}}"#, "sum to 0.5"),
-            (r#"{"winner": "candidate"}"#, "no variant `candidate`"),
+            (r#"{"winner": "candidate"}"#, "is a shadow"),
             (r#"{"share": 1}"#, "unknown field"),
         ] {
             let error = change(json).unwrap_err();

@@ -114,10 +114,11 @@ impl Change {
         self.epochs.clone()
     }
 
-    /// This change as the one after `before`: with its event, and a new period if the allocations
-    /// are others.
+    /// This change as the one after `before`: with the digest of the experiment, its event, and a new
+    /// period if the allocations are others.
     #[must_use]
     pub fn after(mut self, before: &Self, experiment: &Experiment, mut event: Event) -> Self {
+        self.digest = Some(experiment.digest());
         self.epochs = before.epochs(experiment);
         let shares = self.shares(experiment);
         if self.epochs.last().is_none_or(|last| last.shares != shares) {

@@ -17,6 +17,7 @@ use super::experiment_history::{Palette, write_history, write_journal};
 use super::table::write_table;
 use super::telemetry::output_has_colours;
 use crate::admin::EXPERIMENTS;
+use crate::experiment::assessment::percent;
 use crate::experiment::status::{
     AgreementStatus, AllocationUpdate, ExperimentDetail, ExperimentStatus, VariantStatus,
 };
@@ -225,16 +226,18 @@ fn write_json(value: &impl serde::Serialize, out: &mut impl Write) -> Result<()>
 }
 
 fn list(all: &[ExperimentStatus], out: &mut impl Write) -> Result<()> {
-    let head = ["experiment", "model", "unit", "variant", "share", "", "requests"];
+    let head = ["experiment", "kind", "state", "model", "unit", "variant", "share", "", "assigned"];
     let mut lines = vec![head.map(str::to_owned)];
     for experiment in all {
-        let ExperimentStatus { name, model, unit, variants, .. } = experiment;
+        let ExperimentStatus { name, kind, model, unit, variants, .. } = experiment;
         for (index, variant) in variants.iter().enumerate() {
             let first = |text: &String| if index == 0 { text.clone() } else { String::new() };
             let (bar, share) = shown(experiment, variant);
-            let requests = variant.requests.to_string();
+            let state = first(&state(experiment).to_owned());
+            let [name, kind, model, unit] = [name, kind, model, unit].map(first);
+            let assigned = variant.requests.to_string();
             let arm = variant.name.clone();
-            lines.push([first(name), first(model), first(unit), arm, bar, share, requests]);
+            lines.push([name, kind, state, model, unit, arm, bar, share, assigned]);
         }
     }
     write_table(&lines, out)?;
@@ -242,6 +245,23 @@ fn list(all: &[ExperimentStatus], out: &mut impl Write) -> Result<()> {
         writeln!(out, "{problem}")?;
     }
     Ok(())
+}
+
+/// The state of an experiment, as `list` shows it.
+fn state(experiment: &ExperimentStatus) -> &'static str {
+    let treatments = experiment.variants.iter().filter(|variant| !variant.shadow);
+    let treatments = treatments.filter(|variant| variant.name != spinfer_experiment::CONTROL);
+    let is_out = |variant: &VariantStatus| experiment.rolled_back.contains_key(&variant.name);
+    match experiment {
+        ExperimentStatus { stopped: true, .. } => "stopped",
+        ExperimentStatus { started: false, .. } => "not started",
+        ExperimentStatus { rolled_back, .. }
+            if !rolled_back.is_empty() && treatments.clone().all(is_out) =>
+        {
+            "rolled back"
+        }
+        _ => "running",
+    }
 }
 
 fn show(experiment: &ExperimentStatus, out: &mut impl Write) -> Result<()> {
@@ -262,7 +282,7 @@ fn show(experiment: &ExperimentStatus, out: &mut impl Write) -> Result<()> {
     if let Some(force) = force {
         writeln!(out, "  testers choose a variant by the header {force}")?;
     }
-    let head = ["  variant", "component", "model", "share", "", "configured", "requests"];
+    let head = ["  variant", "component", "model", "share", "", "configured", "assigned"];
     let mut lines = vec![head.map(str::to_owned)];
     for variant in variants {
         let (bar, share) = shown(experiment, variant);
@@ -272,11 +292,12 @@ fn show(experiment: &ExperimentStatus, out: &mut impl Write) -> Result<()> {
             variant.model.clone().unwrap_or_else(|| model.clone()),
             bar,
             share,
-            if variant.shadow { String::new() } else { percent(variant.configured) },
+            if variant.shadow { "-".to_owned() } else { aligned_percent(variant.configured) },
             variant.requests.to_string(),
         ]);
     }
     write_table(&lines, out)?;
+    writeln!(out, "  assigned: requests on this host since it started")?;
     for variant in variants {
         agreement(variant, out)?;
         if variant.failed_over > 0 {
@@ -310,6 +331,7 @@ fn promoted(experiment: &ExperimentStatus, winner: &str, out: &mut impl Write) -
     writeln!(out, "  component = \"{}\"", variant.component)?;
     writeln!(out, "  model = \"{}\"", variant.model.as_ref().unwrap_or(model))?;
     writeln!(out, "  allocation = 1")?;
+    writeln!(out, "Then restart the host: it reads the file when it starts.")?;
     Ok(())
 }
 
@@ -325,7 +347,7 @@ fn agreement(variant: &VariantStatus, out: &mut impl Write) -> Result<()> {
     }
     write!(out, "  {name}: {} requests compared", counts.compared)?;
     if let Some(rate) = rate {
-        write!(out, ", labels of {} rows agree to {}", counts.labelled, percent(*rate).trim())?;
+        write!(out, ", labels of {} rows agree to {}", counts.labelled, percent(*rate))?;
     }
     if let Some(mean) = mean_difference {
         let max = counts.difference_max;
@@ -349,7 +371,7 @@ const BAR: u8 = 20;
 /// The current share of a variant, as a bar and in per cent.
 fn shown(experiment: &ExperimentStatus, variant: &VariantStatus) -> (String, String) {
     if variant.shadow {
-        return ("shadow".to_owned(), String::new());
+        return ("shadow".to_owned(), "-".to_owned());
     }
     let winner = experiment.winner.as_deref().unwrap_or(spinfer_experiment::CONTROL);
     let share = match experiment.stopped || !experiment.started {
@@ -357,7 +379,7 @@ fn shown(experiment: &ExperimentStatus, variant: &VariantStatus) -> (String, Str
         true => 0.0,
         false => variant.allocation,
     };
-    (bar(share), percent(share))
+    (bar(share), aligned_percent(share))
 }
 
 #[expect(
@@ -372,8 +394,9 @@ fn bar(share: f64) -> String {
     format!("{}{}", "█".repeat(full), "░".repeat(usize::from(BAR) - full))
 }
 
-fn percent(share: f64) -> String {
-    format!("{:5.1} %", share * 100.0)
+/// A share in per cent, for a column.
+fn aligned_percent(share: f64) -> String {
+    format!("{:>7}", percent(share))
 }
 
 #[cfg(test)]
@@ -434,13 +457,19 @@ mod tests {
         let mut out = Vec::new();
         list(std::slice::from_ref(&experiment), &mut out).unwrap();
         let expected = "\
-experiment  model  unit              variant    share                          requests
-iris        iris   header x-user-id  control    ███████████████░░░░░   75.0 %  7
-                                     treatment  █████░░░░░░░░░░░░░░░   25.0 %  7
-                                     candidate  shadow                         7
+experiment  kind        state    model  unit              variant    share                          assigned
+iris        experiment  running  iris   header x-user-id  control    ███████████████░░░░░   75.0 %  7
+                                                          treatment  █████░░░░░░░░░░░░░░░   25.0 %  7
+                                                          candidate  shadow                -        7
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let rollback = spinfer_experiment::progress::Rollback { reason: "errors".into(), time: 1 };
+        let rolled_back = BTreeMap::from([("treatment".to_owned(), rollback)]);
+        assert_eq!(state(&ExperimentStatus { rolled_back, ..experiment.clone() }), "rolled back");
+        let waiting = ExperimentStatus { started: false, ..experiment.clone() };
+        assert_eq!(state(&waiting), "not started");
         experiment.stopped = true;
+        assert_eq!(state(&experiment), "stopped");
         experiment.winner = Some("treatment".into());
         let mut out = Vec::new();
         show(&experiment, &mut out).unwrap();
@@ -458,6 +487,7 @@ To keep `treatment`, let it be the only variant of [experiments.iris] in the exp
   component = \"iris-treatment\"
   model = \"iris-classifier\"
   allocation = 1
+Then restart the host: it reads the file when it starts.
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

@@ -2,17 +2,20 @@
 //! intervals over time on one scale, and the journal.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::Result;
+use spinfer_experiment::format::duration_text;
 use spinfer_experiment::progress::Event;
 use spinfer_statistics::confidence_sequence::Interval;
 
 use super::table::write_table;
-use crate::experiment::assessment::{Assessment, VariantAssessment, number};
+use crate::experiment::assessment::{
+    Assessment, VariantAssessment, clock, evidence, milliseconds, number, percent, unit_count,
+};
 use crate::experiment::guardrails::{GuardrailState, GuardrailStatus};
 use crate::experiment::status::ExperimentDetail;
 use crate::experiment::supervisor::PastLook;
-use crate::prediction_log::times;
 
 /// Number of the last entries of the journal that `show` prints.
 const LAST_ENTRIES: usize = 5;
@@ -57,6 +60,11 @@ pub(super) fn write_history(
     if !detail.journal.is_empty() {
         writeln!(out, "\njournal")?;
         let first = detail.journal.len().saturating_sub(LAST_ENTRIES);
+        if first > 0 {
+            let entries = if first == 1 { "entry" } else { "entries" };
+            let name = &detail.status.name;
+            writeln!(out, "  {first} earlier {entries}: spinfer experiment journal {name}")?;
+        }
         write_journal(&detail.journal[first..], out)?;
     }
     Ok(())
@@ -73,34 +81,33 @@ pub(super) fn write_journal(entries: &[Event], out: &mut impl Write) -> Result<(
     write_table(&lines, out)
 }
 
-/// `2026-11-30 14:02:11`, in UTC.
-fn clock(millis: u64) -> String {
-    let micros = i64::try_from(millis.saturating_mul(1000)).unwrap_or(i64::MAX);
-    let text = times::format(micros);
-    text.get(..19).unwrap_or(&text).replace('T', " ")
-}
-
 fn write_assessment(found: &Assessment, palette: Palette, out: &mut impl Write) -> Result<()> {
     let Assessment { verdict, alpha, minimum_sample, ratio, variants, guardrails, .. } = found;
     writeln!(out, "\nverdict: {verdict}")?;
     if found.metric.is_some() {
         // 0.07 times 100 is 7.000000000000001.
         let alpha = (alpha * 1e8).round() / 1e6;
+        let sample = unit_count(*minimum_sample);
         writeln!(
             out,
-            "  at most {alpha} % false winners at any look, from {minimum_sample} units of each variant"
+            "  at most {alpha} % false winners at any look, from {sample} of each variant"
         )?;
+        if let Some(covariate) = &found.covariate {
+            writeln!(out, "  adjusted for {covariate} (CUPED)")?;
+        }
     }
     if let Some(ratio) = ratio {
         let text = if ratio.is_mismatch() { "not as configured" } else { "as configured" };
         writeln!(
             out,
-            "  split {text}: {} units, evidence e^{:.1} (broken from e^6.9), chi-squared p = {:.2}",
-            ratio.units, ratio.log_evidence, ratio.chi_squared_p
+            "  split {text}: {}, evidence {} (broken from 1000), chi-squared p = {:.2}",
+            unit_count(ratio.units),
+            evidence(ratio.log_evidence),
+            ratio.chi_squared_p
         )?;
     }
     if let Some([step, steps]) = found.step {
-        writeln!(out, "  step {step} of {steps}")?;
+        writeln!(out, "  step {step} of {steps}, {}", hold(found.step_ends, found.time))?;
     }
     writeln!(out)?;
     let head = ["  variant", "units", "requests", "errors", "p50", "p95", "p99", "feedback"];
@@ -114,26 +121,39 @@ fn write_assessment(found: &Assessment, palette: Palette, out: &mut impl Write) 
     Ok(())
 }
 
+/// How long a step of a canary is still held, of its end and the present time.
+fn hold(ends: Option<u64>, time: u64) -> String {
+    match ends {
+        None => "complete".to_owned(),
+        Some(ends) if ends > time => {
+            let left = Duration::from_secs((ends - time).div_ceil(1000));
+            format!("{} of its hold time left", duration_text(left))
+        }
+        Some(_) => "its hold time is over: waits until every guardrail holds".to_owned(),
+    }
+}
+
 fn variant_line(variant: &VariantAssessment) -> [String; 8] {
     let VariantAssessment { name, units, requests, errors, latency, means, .. } = variant;
     #[expect(clippy::cast_precision_loss, reason = "a share for display")]
-    let share = if *requests == 0 { 0.0 } else { 100.0 * *errors as f64 / *requests as f64 };
+    let share = (*requests > 0).then(|| *errors as f64 / *requests as f64);
     let quantile = |index: usize| match latency {
-        Some(quantiles) => format!("{} ms", number(1000.0 * quantiles[index])),
-        None => String::new(),
+        Some(quantiles) => milliseconds(quantiles[index]),
+        None => "-".to_owned(),
     };
-    let means = means
-        .iter()
-        .map(|(metric, mean)| format!("{metric} {} ({} units)", number(mean.mean), mean.units));
+    let means = means.iter().map(|(metric, mean)| {
+        format!("{metric} {} ({})", number(mean.mean), unit_count(mean.units))
+    });
+    let means = means.collect::<Vec<_>>().join(", ");
     [
         format!("  {name}"),
         units.to_string(),
         requests.to_string(),
-        format!("{share:.2} %"),
+        share.map_or_else(|| "-".to_owned(), percent),
         quantile(0),
         quantile(1),
         quantile(2),
-        means.collect::<Vec<_>>().join(", "),
+        if means.is_empty() { "-".to_owned() } else { means },
     ]
 }
 
@@ -146,7 +166,9 @@ fn write_guardrail(status: &GuardrailStatus, palette: Palette, out: &mut impl Wr
     };
     write!(out, "  {variant}  {guardrail}: {name}")?;
     if let Some([control, treatment]) = values {
-        let (treatment, control) = (number(*treatment), number(*control));
+        let is_latency = guardrail.starts_with("latency");
+        let text = |value: f64| if is_latency { milliseconds(value) } else { number(value) };
+        let (treatment, control) = (text(*treatment), text(*control));
         let evidence = 100.0 * evidence;
         write!(out, ", {treatment} (control {control}), evidence {evidence:.0} % of a breach")?;
     }
@@ -173,12 +195,18 @@ fn write_looks(detail: &ExperimentDetail, palette: Palette, out: &mut impl Write
             } else {
                 drawn
             };
-            let estimate = format!("{:+.4}", interval.estimate);
+            let estimate = without_negative_zero(format!("{:+.4}", interval.estimate));
             let verdict = verdict.replace('_', " ");
             writeln!(out, "  {}  {estimate:>10}  {drawn}  {verdict}", clock(*time))?;
         }
     }
     Ok(())
+}
+
+/// `+0.000` for `-0.000`.
+fn without_negative_zero(text: String) -> String {
+    let is_zero = text.bytes().all(|byte| matches!(byte, b'-' | b'+' | b'0' | b'.'));
+    if is_zero { text.replace('-', "+") } else { text }
 }
 
 /// A scale with 0 on it, three times as wide as the last interval. Wider intervals are cut off.
@@ -207,7 +235,8 @@ impl Scale {
 
     /// The ends of the scale, and 0.
     fn labels(&self) -> String {
-        let (low, high) = (format!("{:+.3}", self.low), format!("{:+.3}", self.high));
+        let [low, high] = [self.low, self.high];
+        let [low, high] = [low, high].map(|end| without_negative_zero(format!("{end:+.3}")));
         let mut cells = vec![' '; WIDTH];
         let mut put = |at: usize, text: &str| {
             for (cell, letter) in cells.iter_mut().skip(at).zip(text.chars()) {
@@ -272,6 +301,19 @@ mod tests {
     fn colours_are_optional() {
         assert_eq!(Palette { colours: false }.good("holds"), "holds");
         assert_eq!(Palette { colours: true }.bad("breached"), "\x1b[31mbreached\x1b[0m");
+    }
+
+    #[test]
+    fn zero_has_no_minus() {
+        assert_eq!(without_negative_zero("-0.000".into()), "+0.000");
+        assert_eq!(without_negative_zero("-0.001".into()), "-0.001");
+    }
+
+    #[test]
+    fn hold_time_that_is_left_is_shown() {
+        assert_eq!(hold(Some(61_000), 1_000), "1m of its hold time left");
+        assert_eq!(hold(None, 1_000), "complete");
+        assert!(hold(Some(1_000), 1_000).contains("waits until every guardrail holds"));
     }
 
     #[test]

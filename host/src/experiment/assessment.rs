@@ -2,14 +2,14 @@
 //! from the counts of all nodes.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use spinfer_experiment::Change;
 use spinfer_experiment::format::{
-    CONTROL, Experiment, Metric, MetricKind, Per, Variant, duration_text,
+    CONTROL, Experiment, Guardrail, GuardrailMetric, Metric, MetricKind, Per, Start, Variant,
+    duration_text,
 };
-use spinfer_experiment::progress::Epoch;
+use spinfer_experiment::progress::{Epoch, MAX_EPOCHS};
+use spinfer_experiment::{Change, Kind};
 use spinfer_statistics::comparison::{Comparison, Estimator, Scale};
 use spinfer_statistics::confidence_sequence::Interval;
 use spinfer_statistics::moments::PairMoments;
@@ -18,6 +18,7 @@ use spinfer_statistics::verdict::{Decision, Strata, VerdictSettings, comparisons
 
 use super::guardrails::GuardrailStatus;
 use super::nodes::AllCounts;
+use crate::prediction_log::times;
 
 /// The result of a look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,13 @@ pub struct Assessment {
     pub rolled_back: Vec<String>,
     /// The step of a canary, from 1, and the number of steps.
     pub step: Option<[usize; 2]>,
+    /// End of the hold time of the step, in milliseconds of Unix time; `None` once the canary is
+    /// complete.
+    #[serde(default)]
+    pub step_ends: Option<u64>,
+    /// The covariate that the comparisons are adjusted for (CUPED).
+    #[serde(default)]
+    pub covariate: Option<String>,
 }
 
 /// The verdict, with its numbers as text.
@@ -54,6 +62,8 @@ pub struct Verdict {
 #[serde(rename_all = "snake_case")]
 pub enum VerdictState {
     Running,
+    /// It waits for an operator.
+    NotStarted,
     Winner,
     NoDifference,
     /// The units were not assigned in the configured shares.
@@ -62,14 +72,21 @@ pub enum VerdictState {
 }
 
 impl VerdictState {
-    pub const ALL: [Self; 5] =
-        [Self::Running, Self::Winner, Self::NoDifference, Self::Invalid, Self::RolledBack];
+    pub const ALL: [Self; 6] = [
+        Self::Running,
+        Self::NotStarted,
+        Self::Winner,
+        Self::NoDifference,
+        Self::Invalid,
+        Self::RolledBack,
+    ];
 
     /// Name as a label.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::NotStarted => "not_started",
             Self::Winner => "winner",
             Self::NoDifference => "no_difference",
             Self::Invalid => "invalid",
@@ -83,6 +100,7 @@ impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = match self.state {
             VerdictState::Running => "running",
+            VerdictState::NotStarted => "not started",
             VerdictState::Winner => "winner",
             VerdictState::NoDifference => "no difference",
             VerdictState::Invalid => "invalid",
@@ -215,13 +233,27 @@ pub(super) fn assess(
         variant_assessment(&variant.name, counts, &metrics, comparison)
     });
     let step = match &experiment.kind {
-        spinfer_experiment::Kind::Canary { steps } => {
+        Kind::Canary { steps } => {
             change.step.map(|step| [(step.index + 1).min(steps.len()), steps.len()])
         }
         _ => None,
     };
+    let step_ends = match (&experiment.kind, change.step) {
+        (Kind::Canary { steps }, Some(step)) => steps.get(step.index).map(|current| {
+            let hold = u64::try_from(current.hold.as_millis()).unwrap_or(u64::MAX);
+            step.since.saturating_add(hold)
+        }),
+        _ => None,
+    };
+    let adjusted = experiment
+        .metric
+        .as_ref()
+        .filter(|metric| matches!(settings(experiment, metric).estimator, Estimator::Adjusted));
+    let covariate = adjusted.and_then(|metric| metric.covariate.clone());
     Assessment {
         time,
+        step_ends,
+        covariate,
         verdict,
         metric: experiment.metric.as_ref().map(|metric| metric.kind.to_string()),
         alpha: experiment.alpha,
@@ -297,17 +329,32 @@ fn verdict(
     {
         return verdict(VerdictState::RolledBack, Some(variant), rollback.reason.clone());
     }
+    if experiment.start == Start::Manual && !change.started && !change.stopped {
+        let detail = format!("`spinfer experiment start {}` starts it", experiment.name);
+        return verdict(VerdictState::NotStarted, None, detail);
+    }
+    // Without the earliest periods, what is guaranteed over all looks does not hold.
+    if change.epochs.len() >= MAX_EPOCHS {
+        let detail = format!("{MAX_EPOCHS} or more periods of allocations: no verdict");
+        return verdict(VerdictState::Running, None, detail);
+    }
     if let Some(ratio) = ratio.filter(|ratio| ratio.is_mismatch()) {
         let detail = format!(
-            "ratio mismatch: {} units are not in the configured shares, evidence e^{:.1} (1,000 is \
-             e^6.9), chi-squared p = {:.1e}",
-            ratio.units, ratio.log_evidence, ratio.chi_squared_p
+            "ratio mismatch: {} are not in the configured shares, evidence {} (invalid from 1000), \
+             chi-squared p = {:.1e}",
+            unit_count(ratio.units),
+            evidence(ratio.log_evidence),
+            ratio.chi_squared_p
         );
         return verdict(VerdictState::Invalid, None, detail);
     }
     let Some((decision, metric)) = decided else {
-        let detail = "no metric; write metric = { kind = \"accuracy\" }".to_owned();
-        return verdict(VerdictState::Running, None, detail);
+        let detail = match experiment.kind {
+            _ if change.stopped => "stopped, without a metric",
+            Kind::Canary { .. } => "guardrails decide",
+            _ => "no metric; write metric = { kind = \"accuracy\" }",
+        };
+        return verdict(VerdictState::Running, None, detail.to_owned());
     };
     let described = |index: usize| {
         found[index].as_ref().map(|comparison| describe(metric, comparison)).unwrap_or_default()
@@ -331,8 +378,9 @@ fn verdict(
             let detail = match first {
                 Some(comparison) => describe(metric, comparison),
                 None => format!(
-                    "fewer than {} units with {} in a variant",
-                    experiment.minimum_sample, metric.kind
+                    "fewer than {} with {} in a variant",
+                    unit_count(experiment.minimum_sample),
+                    metric.kind
                 ),
             };
             verdict(VerdictState::Running, None, detail)
@@ -359,7 +407,10 @@ fn describe(metric: &Metric, comparison: &Comparison) -> String {
 
 /// A number with four significant digits.
 pub(crate) fn number(value: f64) -> String {
-    if value == 0.0 || !value.is_finite() {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    if !value.is_finite() {
         return value.to_string();
     }
     let digits = value.abs().log10().floor();
@@ -372,26 +423,77 @@ pub(crate) fn number(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// A share in per cent, with one decimal: `12.5 %`; `<0.1 %` for what would be 0.0 % and is not 0.
+pub(crate) fn percent(share: f64) -> String {
+    if share > 0.0 && share < 0.0005 {
+        return "<0.1 %".to_owned();
+    }
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// `1 unit`, `2 units`
+pub(crate) fn unit_count(count: u64) -> String {
+    if count == 1 { "1 unit".to_owned() } else { format!("{count} units") }
+}
+
+/// Evidence as a number, from its logarithm.
+pub(crate) fn evidence(log: f64) -> String {
+    let evidence = log.exp();
+    if evidence > 1e6 { "over 1000000".to_owned() } else { number(evidence) }
+}
+
 fn signed(value: f64) -> String {
     if value < 0.0 { number(value) } else { format!("+{}", number(value)) }
 }
 
-/// The reason of a rollback: the guardrail, and the values that breached it.
-pub(super) fn breach(status: &GuardrailStatus, window: Duration) -> String {
+/// The reason of a rollback: the guardrail, the values that breached it, and what they are computed
+/// over. `since` is when the variant came into traffic, in milliseconds of Unix time; 0: at the start.
+pub(super) fn breach(
+    status: &GuardrailStatus,
+    guardrail: Option<&Guardrail>,
+    since: u64,
+) -> String {
     let [control, variant] = status.values.unwrap_or_default();
+    let metric = guardrail.map(|guardrail| guardrail.metric);
+    let over = match (metric, guardrail) {
+        (Some(GuardrailMetric::Accuracy | GuardrailMetric::Reward), _) if since == 0 => {
+            "all units".to_owned()
+        }
+        (Some(GuardrailMetric::Accuracy | GuardrailMetric::Reward), _) => {
+            format!("all units since {}", clock(since))
+        }
+        (Some(GuardrailMetric::Drift), _) | (_, None) => "the drift window".to_owned(),
+        (_, Some(guardrail)) => duration_text(guardrail.window),
+    };
+    let text = |value| match metric {
+        Some(GuardrailMetric::LatencyP95) => milliseconds(value),
+        _ => number(value),
+    };
     format!(
-        "guardrail {}: {} {}, control {}, over {}",
+        "guardrail {}: {} {}, control {}, over {over}",
         status.guardrail,
         status.variant,
-        number(variant),
-        number(control),
-        duration_text(window)
+        text(variant),
+        text(control),
     )
+}
+
+/// `2026-11-30 14:02:11`, in UTC, of milliseconds of Unix time.
+pub(crate) fn clock(millis: u64) -> String {
+    let micros = i64::try_from(millis.saturating_mul(1000)).unwrap_or(i64::MAX);
+    let text = times::format(micros);
+    text.get(..19).unwrap_or(&text).replace('T', " ")
+}
+
+/// A latency in seconds, as `12.35 ms`.
+pub(crate) fn milliseconds(seconds: f64) -> String {
+    format!("{} ms", number(1000.0 * seconds))
 }
 
 #[cfg(test)]
 mod tests {
     use spinfer_experiment::Experiments;
+    use spinfer_experiment::format::GuardrailBound;
     use spinfer_experiment::progress::Rollback;
 
     use super::*;
@@ -460,6 +562,17 @@ mod tests {
     }
 
     #[test]
+    fn dropped_periods_leave_no_verdict() {
+        let of = |periods| {
+            let change = Change { epochs: vec![Epoch::default(); periods], ..Change::default() };
+            assessed(&change, units(500, 1000), units(700, 1000)).verdict
+        };
+        assert_eq!(of(MAX_EPOCHS - 1).state, VerdictState::Winner);
+        let text = of(MAX_EPOCHS).to_string();
+        assert_eq!(text, "running: 64 or more periods of allocations: no verdict");
+    }
+
+    #[test]
     fn rollback_of_the_last_treatment_is_the_verdict() {
         let rollback = Rollback { reason: "guardrail error_rate".into(), time: 1 };
         let rolled_back = BTreeMap::from([("treatment".to_owned(), rollback)]);
@@ -479,5 +592,48 @@ mod tests {
             assert_eq!(number(value), text);
         }
         assert_eq!((signed(0.25), signed(-2.0)), ("+0.2500".into(), "-2.000".into()));
+        assert_eq!(signed(-0.0), "+0");
+        let shares = [0.0, 0.0004, 0.001, 0.25, 1.0].map(percent);
+        assert_eq!(shares, ["0.0 %", "<0.1 %", "0.1 %", "25.0 %", "100.0 %"]);
+        assert_eq!((unit_count(1), unit_count(0)), ("1 unit".to_owned(), "0 units".to_owned()));
+        assert_eq!((&*evidence(0.0), &*evidence(99.0)), ("1.000", "over 1000000"));
+    }
+
+    #[test]
+    fn rollback_names_the_period_of_its_numbers() {
+        let of = |metric, bound, since| {
+            let window = std::time::Duration::from_secs(60);
+            let guardrail = Guardrail { metric, bound, window, minimum: 50 };
+            let status = GuardrailStatus {
+                variant: "treatment".into(),
+                guardrail: "guardrail".into(),
+                state: super::super::guardrails::GuardrailState::Breached,
+                values: Some([0.25, 0.5]),
+                evidence: 1.0,
+            };
+            breach(&status, Some(&guardrail), since)
+        };
+        let decrease = GuardrailBound::MaxDecrease(0.1);
+        let increase = GuardrailBound::MaxIncrease(0.1);
+        let accuracy = of(GuardrailMetric::Accuracy, decrease, 1_000);
+        assert!(accuracy.ends_with("over all units since 1970-01-01 00:00:01"), "{accuracy}");
+        assert!(of(GuardrailMetric::Reward, decrease, 0).ends_with("over all units"));
+        assert!(of(GuardrailMetric::ErrorRate, increase, 0).ends_with("over 1m"));
+        assert!(of(GuardrailMetric::Drift, increase, 0).ends_with("over the drift window"));
+        let latency = of(GuardrailMetric::LatencyP95, GuardrailBound::MaxRatio(1.5), 0);
+        assert!(latency.contains("treatment 500.0 ms, control 250.0 ms, over 1m"), "{latency}");
+    }
+
+    #[test]
+    fn experiment_that_waits_for_an_operator_is_not_started() {
+        let verdict_of = |keys: &str| {
+            let experiment = experiment(keys);
+            let (change, counts) = (Change::default(), AllCounts::default());
+            let epochs = change.epochs(&experiment);
+            assess(&experiment, &change, &epochs, &counts, Vec::new(), 0).verdict.to_string()
+        };
+        let manual = verdict_of("start = \"manual\"");
+        assert_eq!(manual, "not started: `spinfer experiment start iris` starts it");
+        assert!(verdict_of("").starts_with("running: no metric; write"));
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use indexmap::IndexMap;
 use spinfer_experiment::cookie::CookieKey;
 use spinfer_experiment::format::overlap;
-use spinfer_experiment::{Experiment, Experiments, Unit, Variant};
+use spinfer_experiment::{CONTROL, Experiment, Experiments, Unit, Variant};
 use toml::Table;
 use tracing::warn;
 
@@ -15,6 +15,7 @@ use super::{FILE, STORE, signature};
 use crate::config::app::ComponentSpec;
 use crate::http::reserved::INTERNAL;
 use crate::inference::Mounts;
+use crate::prediction_log::settings::LogSettings;
 use crate::process::read_file::read_file;
 
 /// Variable of a router with the key that it signs assigned cookies with.
@@ -127,13 +128,28 @@ impl CheckedApplication<'_> {
                 continue;
             };
             problems.extend(self.check_grant(&key, router, component));
+            if experiment.kind.compares() && !variant.shadow {
+                let control = experiment.variant(CONTROL);
+                let control = control.and_then(|(_, one)| self.components.get(&one.component));
+                let difference = control
+                    .and_then(|one| log_difference(&one.prediction_log, &spec.prediction_log));
+                problems.extend(difference.map(|problem| {
+                    format!(
+                        "{key}: variants must be logged alike: {problem}; units would be missing"
+                    )
+                }));
+            }
             let model = variant.model.as_ref().unwrap_or(&experiment.model);
             let mounts = self.mounts.get(component);
             let Some(folder) = mounts.and_then(|mounts| mounts.model_folder(model)) else {
                 problems.extend(no_model(&key, spec, model));
                 continue;
             };
-            match (signature::read(&folder), &first) {
+            let signature = signature::read(&folder);
+            if let (Ok(Some(table)), CONTROL) = (&signature, name.as_str()) {
+                problems.extend(unknown_covariate(experiment, &named(model, table), table));
+            }
+            match (signature, &first) {
                 (Err(error), _) => problems.push(format!("{key}: {error:#}")),
                 (Ok(None), _) => {}
                 (Ok(Some(table)), None) => first = Some((variant, named(model, &table), table)),
@@ -209,6 +225,28 @@ fn no_model(key: &str, component: &ComponentSpec, model: &str) -> Option<String>
             mounted.join(", ")
         )
     })
+}
+
+/// How the records of a variant are a larger or smaller share of its requests than those of control,
+/// if they are.
+fn log_difference(control: &LogSettings, variant: &LogSettings) -> Option<String> {
+    let [of_control, of_variant] =
+        [control, variant].map(|settings| settings.enabled.then_some(settings.sample));
+    if of_control == of_variant {
+        return None;
+    }
+    Some(if control.enabled == variant.enabled {
+        format!("`sample` {}, that of `{CONTROL}` {}", variant.sample, control.sample)
+    } else {
+        format!("`enabled` {}, that of `{CONTROL}` {}", variant.enabled, control.enabled)
+    })
+}
+
+/// The problem that the model of control has no such input as the covariate of the metric, if so.
+fn unknown_covariate(experiment: &Experiment, model: &str, signature: &Table) -> Option<String> {
+    let name = experiment.metric.as_ref()?.covariate.as_ref()?;
+    let problem = signature::unknown_input(signature, name)?;
+    Some(format!("experiments.{}.metric.covariate: model {model} {problem}", experiment.name))
 }
 
 /// The display name of a model version, `iris-classifier/2`.
@@ -305,6 +343,18 @@ mod tests {
             Experiments::parse(&text).unwrap()
         };
         edges.iter().map(|(id, components)| ((*id).to_owned(), file(id, components))).collect()
+    }
+
+    #[test]
+    fn variants_are_logged_alike() {
+        let of = |enabled, sample| LogSettings { enabled, sample, ..LogSettings::default() };
+        let all = of(true, 1.0);
+        assert_eq!(log_difference(&all, &of(true, 1.0)), None);
+        assert_eq!(log_difference(&of(false, 1.0), &of(false, 0.3)), None);
+        let found = log_difference(&all, &of(true, 0.3)).unwrap();
+        assert_eq!(found, "`sample` 0.3, that of `control` 1");
+        let found = log_difference(&all, &of(false, 1.0)).unwrap();
+        assert_eq!(found, "`enabled` false, that of `control` true");
     }
 
     #[test]

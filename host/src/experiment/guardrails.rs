@@ -35,7 +35,8 @@ pub struct GuardrailStatus {
     /// `error_rate max_increase 0.02`
     pub guardrail: String,
     pub state: GuardrailState,
-    /// Values of control and of the variant, over the window; latencies in seconds.
+    /// Values of control and of the variant, over the window, or over all units since the variant
+    /// came into traffic; latencies in seconds.
     pub values: Option<[f64; 2]>,
     /// Evidence of a breach, as a share of what is needed to act on it.
     pub evidence: f64,
@@ -72,16 +73,21 @@ pub(super) struct Watch {
     guardrail: Guardrail,
     detector: Detector,
     window: SlidingWindow,
+    /// [`LookInput::since`] of the last look.
+    since: u64,
 }
 
 /// What a look sees in addition to the requests.
 #[derive(Debug, Default)]
 pub(super) struct LookInput<'a> {
-    /// Accuracies or rewards of control and of the variant.
+    /// Accuracies or rewards of control and of the variant, of the units since the variant came into
+    /// traffic.
     pub units: Option<[&'a Strata; 2]>,
     /// Largest drift scores of control and of the variant, and whether the variant is in alarm and
     /// control is not.
     pub drift: Option<([f64; 2], bool)>,
+    /// Since when the variant has been in traffic, in milliseconds of Unix time; 0: from the start.
+    pub since: u64,
 }
 
 impl Watch {
@@ -95,6 +101,7 @@ impl Watch {
             guardrail,
             detector: Detector::new(limit, LOOKS),
             window: SlidingWindow::new(guardrail.window),
+            since: 0,
         }
     }
 
@@ -115,6 +122,11 @@ impl Watch {
         batch: &[OutcomeCounts; 2],
         input: &LookInput<'_>,
     ) -> GuardrailStatus {
+        // Out of traffic and back between two looks.
+        if self.since != input.since {
+            self.reset();
+            self.since = input.since;
+        }
         let (state, values, evidence) = match self.guardrail.metric {
             GuardrailMetric::ErrorRate | GuardrailMetric::LatencyP95 => self.requests(now, batch),
             GuardrailMetric::Accuracy => self.units(input, Scale::Share),
@@ -309,6 +321,10 @@ mod tests {
         let states = looks(&mut watch, &[counts(0, 100, 900), counts(5, 100, 900)], 12);
         assert_eq!(states[0], GuardrailState::Exceeded);
         assert_eq!(states.last(), Some(&GuardrailState::Breached), "{states:?}");
+        let back = LookInput { since: 1, ..LookInput::default() };
+        let batch = [counts(0, 100, 900), counts(5, 100, 900)];
+        let found = watch.look("treatment", Instant::now(), &batch, &back);
+        assert_eq!(found.state, GuardrailState::Exceeded, "it starts anew");
         watch.reset();
         let states = looks(&mut watch, &[counts(1, 100, 900), counts(1, 100, 900)], 60);
         assert!(states.iter().all(|state| *state == GuardrailState::Holds), "{states:?}");
@@ -342,7 +358,7 @@ mod tests {
             vec![moments]
         };
         let state = |control: &Strata, variant: &Strata| {
-            let input = LookInput { units: Some([control, variant]), drift: None };
+            let input = LookInput { units: Some([control, variant]), ..LookInput::default() };
             let batch = [OutcomeCounts::default(), OutcomeCounts::default()];
             Watch::new(rail).look("treatment", Instant::now(), &batch, &input).state
         };
@@ -362,7 +378,7 @@ mod tests {
             (Some(([0.1, 0.3], true)), GuardrailState::Breached),
         ] {
             let batch = [OutcomeCounts::default(), OutcomeCounts::default()];
-            let input = LookInput { units: None, drift };
+            let input = LookInput { drift, ..LookInput::default() };
             let found = Watch::new(rail).look("treatment", Instant::now(), &batch, &input);
             assert_eq!(found.state, expected);
         }

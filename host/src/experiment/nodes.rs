@@ -157,6 +157,22 @@ impl Sources {
         Ok(())
     }
 
+    /// Removes all counts of `experiment` from the store.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(super) async fn remove(store: &GrantedStore, experiment: &str) -> Result<(), StoreError> {
+        let list = format!("{}/sources", key(experiment));
+        let stored = store.get(list.clone()).await?;
+        let ids: Vec<String> = stored
+            .as_deref()
+            .and_then(|json| serde_json::from_slice(json).ok())
+            .unwrap_or_default();
+        let counts = ids.iter().take(MAX_SOURCES);
+        let counts = counts.map(|id| format!("{}/stats/{id}", key(experiment)));
+        store.delete_many(counts.chain([list]).collect()).await
+    }
+
     /// Uses only this node's counts, without a store.
     pub(super) fn alone(&mut self, own: BTreeMap<String, SourceCounts>) {
         self.written = own;

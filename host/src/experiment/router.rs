@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use spinfer_experiment::{Exclusion, Experiment, Experiments};
 use tokio::sync::Semaphore;
+use tracing::warn;
 
+use super::FILE;
 use super::agreement::Agreement;
 use super::assessment::Assessment;
 use super::outcomes::OutcomeCounters;
@@ -40,6 +43,8 @@ pub struct ExperimentRouter {
     store: Option<Arc<GrantedStore>>,
     /// The last look at each experiment.
     assessments: Mutex<HashMap<String, Arc<Assessment>>>,
+    /// Whether it was logged that the mounted file has changed.
+    is_change_logged: AtomicBool,
 }
 
 /// A variant of an experiment, with its counters.
@@ -146,8 +151,33 @@ impl ExperimentRouter {
         };
         let arms = experiments.iter().map(arms).collect::<Result<_>>()?;
         let excluded = experiments.iter().map(|e| (e.name.clone(), Default::default())).collect();
-        let assessments = Mutex::default();
-        Ok(Self { service, experiments, arms, excluded, unit_key, store, assessments })
+        let (assessments, is_change_logged) = (Mutex::default(), AtomicBool::default());
+        Ok(Self {
+            service,
+            experiments,
+            arms,
+            excluded,
+            unit_key,
+            store,
+            assessments,
+            is_change_logged,
+        })
+    }
+
+    /// The problem that the mounted file has other experiments than the host read at its start, if so:
+    /// new instances of the router assign by the new file, and the host counts by the old one. Logs it
+    /// once.
+    pub(super) async fn check_file(&self) -> Option<String> {
+        let mut roots = self.service.spec().files.folders.iter();
+        let (_, folder) = roots.find(|(destination, _)| destination.is_empty())?;
+        let path = folder.join(FILE.trim_start_matches('/'));
+        let text = tokio::fs::read_to_string(path).await.ok()?;
+        let problem = changed(&self.experiments, &text)?;
+        if !self.is_change_logged.swap(true, Ordering::Relaxed) {
+            let component = &self.service.spec().id;
+            warn!(component, "{problem}");
+        }
+        Some(problem)
     }
 
     #[must_use]
@@ -222,9 +252,38 @@ impl ExperimentRouter {
     }
 }
 
+/// The problem that `text` has other experiments than `known`, if so.
+fn changed(known: &Experiments, text: &str) -> Option<String> {
+    let problem = match Experiments::parse(text) {
+        Ok(found) if found == *known => return None,
+        Ok(_) => String::new(),
+        Err(invalid) => format!(" It is invalid: {invalid}"),
+    };
+    Some(format!(
+        "{FILE} has changed since the host started, and router instances that start now read the new \
+         file; restart the host.{problem}"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changed_file_is_a_problem_and_a_comment_is_not() {
+        let file = |allocation: f64| {
+            format!(
+                "[experiments.x]\nmodel = \"x\"\nunit = {{ header = \"a\" }}\nvariants = [\
+                 {{ name = \"control\", component = \"a\", allocation = {allocation:?} }}, \
+                 {{ name = \"b\", component = \"b\", allocation = {:?} }}]\n",
+                1.0 - allocation
+            )
+        };
+        let known = Experiments::parse(&file(0.5)).unwrap();
+        assert_eq!(changed(&known, &format!("# a comment\n{}", file(0.5))), None);
+        assert!(changed(&known, &file(0.25)).unwrap().ends_with("restart the host."));
+        assert!(changed(&known, "[").unwrap().contains("It is invalid: line 1"));
+    }
 
     #[test]
     fn arm_has_names_that_are_valid_in_headers() {

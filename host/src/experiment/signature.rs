@@ -11,6 +11,9 @@ use crate::process::read_file::read_file;
 /// Maximum size of a `model.toml`, in bytes.
 const MAX_SIGNATURE: u64 = 1 << 20;
 
+/// Maximum number of names in a message.
+const MAX_SHOWN: usize = 20;
+
 /// The parts of a signature that clients see.
 const TENSORS: [&str; 2] = ["inputs", "outputs"];
 const LABELS: &str = "labels";
@@ -24,6 +27,36 @@ pub(super) fn read(folder: &Path) -> Result<Option<Table>> {
     let parsed = read_file(&path, MAX_SIGNATURE)
         .and_then(|bytes| Ok(toml::from_str(&String::from_utf8(bytes)?)?));
     parsed.map(Some).with_context(|| path.display().to_string())
+}
+
+/// The problem that the model has no input `name` to record, with the names of those it has, if so. A
+/// signature without inputs has none to compare with.
+pub(super) fn unknown_input(signature: &Table, name: &str) -> Option<String> {
+    let inputs = signature.get("inputs").and_then(Value::as_array)?;
+    let text = |input: &Value, key: &str| input.get(key).and_then(Value::as_str).map(str::to_owned);
+    let mut known = Vec::new();
+    for input in inputs {
+        let fields = input.get("fields").and_then(Value::as_array);
+        match fields {
+            Some(fields) => {
+                known.extend(fields.iter().filter_map(Value::as_str).map(str::to_owned));
+            }
+            None => known.extend(text(input, "name")),
+        }
+    }
+    let is_known = |known: &String| {
+        // A tensor without names of its fields is recorded as `pixels[0]`, `pixels[1]`.
+        let rest = name.strip_prefix(known.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || (rest.starts_with('[') && rest.ends_with(']')))
+    };
+    if known.is_empty() || known.iter().any(is_known) {
+        return None;
+    }
+    let more = known.len().saturating_sub(MAX_SHOWN);
+    known.truncate(MAX_SHOWN);
+    let names: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!("has no input `{}`; it has {}{more}", name.escape_debug(), names.join(", ")))
 }
 
 /// The first difference of `other` from `one` that a client would notice:
@@ -77,6 +110,19 @@ mod tests {
         [provenance]
         estimator = "one"
     "#;
+
+    #[test]
+    fn input_that_a_model_does_not_have_is_named_with_those_it_has() {
+        let iris: Table = toml::from_str(IRIS).unwrap();
+        assert_eq!(unknown_input(&iris, "features[3]"), None);
+        let problem = unknown_input(&iris, "age").unwrap();
+        assert_eq!(problem, "has no input `age`; it has `features`");
+        let named = IRIS.replacen("shape", "fields = [\"length\", \"width\"]\nshape", 1);
+        let named: Table = toml::from_str(&named).unwrap();
+        assert_eq!(unknown_input(&named, "width"), None);
+        assert!(unknown_input(&named, "features").unwrap().ends_with("it has `length`, `width`"));
+        assert_eq!(unknown_input(&Table::new(), "age"), None);
+    }
 
     #[test]
     fn difference_is_what_a_client_would_notice() {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use spinfer_experiment::format::Start;
+use spinfer_experiment::format::{CONTROL, SUM_TOLERANCE, Start};
 use spinfer_experiment::progress::{Event, EventKind, Rollback};
-use spinfer_experiment::{Change, Exclusion, Experiment, key};
+use spinfer_experiment::{Change, Exclusion, Experiment, Kind, Variant, key};
 
 use super::agreement::AgreementCounts;
-use super::assessment::{Assessment, number};
+use super::assessment::{Assessment, percent};
 use super::ledger::{self, OPERATOR, commit, parse_list};
 use super::router::ExperimentRouter;
 use super::supervisor::{PastLook, first_of_new_run, looks_key};
@@ -41,7 +41,8 @@ pub struct ExperimentStatus {
     /// The last look: verdict, numbers and guardrails. `None` before the first, and for shadows.
     #[serde(default)]
     pub assessment: Option<Assessment>,
-    /// Why the change in the store is not in effect; `None` if it is.
+    /// Why the change in the store is not in effect, and that the mounted file has changed since the
+    /// host started; `None` if neither is so.
     pub problem: Option<String>,
 }
 
@@ -149,7 +150,7 @@ pub async fn detail(
         |error: crate::storage::key_value::StoreError| ChangeError::Store(error.to_string());
     let (mut looks, mut journal) = (Vec::new(), Vec::new());
     if let Some(store) = router.store() {
-        let stored = store.get(looks_key(name)).await.map_err(failed)?;
+        let stored = store.get(looks_key(experiment)).await.map_err(failed)?;
         looks = parse_list(stored.as_deref());
         journal = ledger::journal(store, name).await.map_err(failed)?;
     }
@@ -199,12 +200,13 @@ pub async fn change(
         Some(Err(_)) => first_of_new_run(experiment, ledger::now()),
     };
     let after = apply(experiment, &before, update)?;
-    let event = ledger::event(OPERATOR, kind_of(update), shares_text(experiment, &after));
+    let detail = detail_of(experiment, &before, &after, update);
+    let event = ledger::event(OPERATOR, kind_of(update), detail);
     let committed = commit(store, experiment, (seen, &before), after, event).await;
     let after = committed.map_err(failed)?.ok_or_else(|| {
         ChangeError::Conflict(format!("experiment `{name}` was changed concurrently; try again"))
     })?;
-    Ok(describe(router, experiment, &after, None))
+    Ok(describe(router, experiment, &after, router.check_file().await))
 }
 
 /// The change `before`, overridden by `update`.
@@ -252,29 +254,60 @@ fn apply(
             "experiment `{name}` is stopped; `spinfer experiment start`, or `ramp --resume`, resumes it"
         )));
     }
+    let is_out = |variant: &str, rollback: &Rollback| {
+        ChangeError::Conflict(format!(
+            "variant `{variant}` of experiment `{name}` was rolled back ({}); `spinfer experiment \
+             ramp {name} {variant}=<share> --resume` brings it back",
+            rollback.reason
+        ))
+    };
+    if let Some(winner) = winner
+        && let Some(rollback) = before.rolled_back.get(winner)
+    {
+        return Err(is_out(winner, rollback));
+    }
     if let Some(stopped) = *stopped {
         after.stopped = stopped;
         after.winner.clone_from(winner);
     }
-    if *started == Some(true) || *stopped == Some(false) {
-        if !after.rolled_back.is_empty() {
-            after.step = None;
+    let resumes = *started == Some(true) || *stopped == Some(false);
+    let is_back = |name: &String| allocations.get(name).is_some_and(|share| *share > 0.0);
+    if resumes && after.rolled_back.keys().any(is_back) {
+        after.rolled_back.retain(|name, _| !is_back(name));
+        after.step = None;
+    } else if let Some((variant, rollback)) = after.rolled_back.first_key_value() {
+        // Of a stopped experiment, those that it resumes with.
+        let others = experiment.assignable().map(|(_, other)| &other.name);
+        let mut others = others.filter(|other| *other != CONTROL && *other != variant);
+        let resumed = Change { stopped: false, ..before.clone() }.shares(experiment);
+        let has_others = others.any(|other| resumed.contains_key(other));
+        // Resumed with nothing but control, or resumed although it was not stopped.
+        let is_void = resumes && allocations.is_empty() && (!before.stopped || !has_others);
+        if is_void || after.rolled_back.keys().any(is_back) {
+            return Err(is_out(variant, rollback));
         }
-        after.rolled_back.clear();
-    }
-    let is_back = |name: &&String| allocations.get(*name).is_some_and(|share| *share > 0.0);
-    if let Some(variant) = after.rolled_back.keys().find(is_back) {
-        return Err(ChangeError::Conflict(format!(
-            "variant `{variant}` of experiment `{name}` was rolled back ({}); `spinfer experiment \
-             ramp --resume` brings it back",
-            after.rolled_back[variant].reason
-        )));
     }
     if !allocations.is_empty() {
         after = after.ramp(experiment, allocations).map_err(ChangeError::Invalid)?;
+        check_minimum(experiment, &after)?;
     }
     after.allocations(experiment).map_err(ChangeError::Invalid)?;
     Ok(after)
+}
+
+/// Checks that no variant of a bandit that is in traffic has less than the minimum allocation.
+fn check_minimum(experiment: &Experiment, change: &Change) -> Result<(), ChangeError> {
+    let Kind::Bandit { minimum_allocation: minimum } = experiment.kind else { return Ok(()) };
+    for (_, Variant { name, .. }) in experiment.assignable() {
+        let share = change.allocations.get(name).copied().unwrap_or(0.0);
+        if share + SUM_TOLERANCE < minimum && !change.rolled_back.contains_key(name) {
+            return Err(ChangeError::Invalid(format!(
+                "variant `{name}`: {share} is below the minimum_allocation of the bandit, {minimum}; \
+                 write at least {minimum}, also for what remains for `{CONTROL}`"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What an update is in the journal.
@@ -286,10 +319,28 @@ fn kind_of(update: &AllocationUpdate) -> EventKind {
     }
 }
 
-/// `control 80.00 %, treatment 20.00 %`
+/// What an update is in the journal, with the shares after it.
+fn detail_of(
+    experiment: &Experiment,
+    before: &Change,
+    after: &Change,
+    update: &AllocationUpdate,
+) -> String {
+    let shares = shares_text(experiment, after);
+    let resumes = update.started == Some(true) || update.stopped == Some(false);
+    match &update.winner {
+        Some(winner) => format!("promoted {winner}: {shares}"),
+        None if resumes && (before.stopped || !before.rolled_back.is_empty()) => {
+            format!("resumed: {shares}")
+        }
+        None => shares,
+    }
+}
+
+/// `control 80.0 %, treatment 20.0 %`
 fn shares_text(experiment: &Experiment, change: &Change) -> String {
     let shares = change.shares(experiment);
-    let shares = shares.iter().map(|(name, share)| format!("{name} {} %", number(100.0 * share)));
+    let shares = shares.iter().map(|(name, share)| format!("{name} {}", percent(*share)));
     shares.collect::<Vec<_>>().join(", ")
 }
 
@@ -311,10 +362,14 @@ async fn status(router: &ExperimentRouter, experiment: &Experiment) -> Experimen
         Some(json) => parse(experiment, &json),
         None => Ok(Change::default()),
     });
-    match change {
-        Ok(change) => describe(router, experiment, &change, None),
-        Err(problem) => describe(router, experiment, &Change::default(), Some(problem)),
-    }
+    let ignored = |problem| format!("{problem}; showing the allocations of {FILE}");
+    let (change, ignored) = match change {
+        Ok(change) => (change, None),
+        Err(problem) => (Change::default(), Some(ignored(problem))),
+    };
+    let problems: Vec<String> = ignored.into_iter().chain(router.check_file().await).collect();
+    let problem = (!problems.is_empty()).then(|| problems.join("; "));
+    describe(router, experiment, &change, problem)
 }
 
 /// Parses a stored change of `experiment`, and checks it.
@@ -369,7 +424,7 @@ fn describe(
         variants: variants.collect(),
         rolled_back: change.rolled_back.clone(),
         assessment: router.assessment(name).map(|assessment| Assessment::clone(&assessment)),
-        problem: problem.map(|problem| format!("{problem}; showing the allocations of {FILE}")),
+        problem,
     }
 }
 
@@ -422,6 +477,66 @@ mod tests {
     fn automatic_experiment_is_running_from_its_start() {
         let conflict = update(&Change::default(), r#"{"started": true}"#).unwrap_err();
         assert_eq!(conflict.to_string(), "experiment `iris` is running already");
+    }
+
+    #[test]
+    fn rolled_back_variant_returns_by_a_resume_that_names_its_share_only() {
+        let rollback = Rollback { reason: "guardrail error_rate".into(), time: 1 };
+        let running = Change::default().roll_back(&experiment(), "treatment", rollback).unwrap();
+        let stopped = Change { stopped: true, ..running.clone() };
+        for (before, json) in [
+            (&running, r#"{"started": true}"#),
+            (&running, r#"{"stopped": false}"#),
+            (&running, r#"{"allocations": {"treatment": 0.1}}"#),
+            (&running, r#"{"stopped": true, "winner": "treatment"}"#),
+            (&stopped, r#"{"stopped": true, "winner": "treatment"}"#),
+            (&stopped, r#"{"started": true}"#),
+            (&stopped, r#"{"stopped": false}"#),
+        ] {
+            let error = update(before, json).unwrap_err();
+            let part = "`spinfer experiment ramp iris treatment=<share> --resume` brings it back";
+            assert!(
+                matches!(&error, ChangeError::Conflict(message) if message.contains(part)),
+                "{json}: {error}"
+            );
+        }
+        let resume = r#"{"allocations": {"treatment": 0.1}, "stopped": false}"#;
+        for before in [&running, &stopped] {
+            let after = update(before, resume).unwrap();
+            assert!(after.rolled_back.is_empty() && !after.stopped);
+            assert_eq!(after.allocations["treatment"], 0.1);
+        }
+    }
+
+    #[test]
+    fn ramp_of_a_bandit_below_its_minimum_is_refused_with_the_bound() {
+        let bandit = experiment_with("kind = \"bandit\"\nminimum_allocation = 0.1");
+        let ramp = |share: f64| {
+            let allocations = BTreeMap::from([("treatment".to_owned(), share)]);
+            let update = AllocationUpdate { allocations, ..AllocationUpdate::default() };
+            apply(&bandit, &Change::default(), &update)
+        };
+        assert_eq!(ramp(0.1).unwrap().allocations["treatment"], 0.1);
+        assert_eq!(ramp(0.9).unwrap().allocations["control"], 0.1);
+        for share in [0.0, 0.05, 0.95] {
+            let error = ramp(share).unwrap_err().to_string();
+            assert!(error.contains("below the minimum_allocation of the bandit, 0.1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn resume_and_promotion_are_named_in_the_journal() {
+        let experiment = experiment();
+        let detail = |before: &Change, json: &str| {
+            let update: AllocationUpdate = serde_json::from_str(json).unwrap();
+            let after = apply(&experiment, before, &update).unwrap();
+            detail_of(&experiment, before, &after, &update)
+        };
+        let stopped = Change { stopped: true, ..Change::default() };
+        let promote = r#"{"stopped": true, "winner": "treatment"}"#;
+        assert_eq!(detail(&Change::default(), promote), "promoted treatment: treatment 100.0 %");
+        let resumed = detail(&stopped, r#"{"stopped": false}"#);
+        assert_eq!(resumed, "resumed: control 90.0 %, treatment 10.0 %");
     }
 
     #[test]

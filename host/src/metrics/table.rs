@@ -269,8 +269,8 @@ families! {
          in flight, or a streamed body).";
 
     EXPERIMENT_VERDICT: Gauge "spinfer_experiment_verdict", "", ["experiment", "state"],
-        "1 for the present verdict of an experiment: running, winner, no_difference, invalid (sample-ratio \
-         mismatch), rolled_back; 0 for the others.";
+        "1 for the present verdict of an experiment: not_started, running, winner, no_difference, invalid \
+         (sample-ratio mismatch), rolled_back; 0 for the others.";
     EXPERIMENT_UNITS: Gauge "spinfer_experiment_units", "", ["experiment", "variant"],
         "Units that were assigned to a variant first, on all nodes.";
     EXPERIMENT_DIFFERENCE: Gauge "spinfer_experiment_difference", "", ["experiment", "variant", "bound"],

@@ -67,6 +67,18 @@ fn variant_the_router_may_not_call_is_refused() {
 }
 
 #[test]
+fn variant_with_another_sample_of_the_log_is_refused() {
+    let experiments =
+        experiment("x", BY_HEADER, 0.5).replace("component = \"two\"", "component = \"three\"");
+    let output = ExperimentApp::new(&experiments, GRANTS)
+        .with("three", "tool.spinfer.prediction_log.sample = 0.3")
+        .refused();
+    let expected = "experiments.x.variants[1] (treatment): variants must be logged alike: `sample` \
+                    0.3, that of `control` 1; units would be missing";
+    assert!(output.contains(expected), "{output}");
+}
+
+#[test]
 fn example_application_with_its_experiment_passes_check() {
     let path = root().join("spin.toml");
     let built = std::fs::read_to_string(&path).unwrap();

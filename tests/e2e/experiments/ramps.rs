@@ -1,4 +1,4 @@
-use spinfer_tests::{Redis, Spinfer, run, wait_until};
+use spinfer_tests::{Launch, Manifest, Redis, Spinfer, run, wait_until};
 
 use super::{BY_HEADER, ExperimentApp, GRANTS, experiment, treated, up};
 
@@ -57,8 +57,8 @@ fn ramp_moves_users_only_from_control_without_a_restart() {
 fn experiment_command_lists_experiments_and_rejects_invalid_ramps() {
     let spinfer = up(&experiment("x", BY_HEADER, 0.75));
     let list = command(&spinfer, &["list"]);
-    let expected =
-        "x           x      header x-user-id  control    ███████████████░░░░░   75.0 %  0";
+    let expected = "x           experiment  running  x      header x-user-id  control    ███████████████░░░░░   \
+         75.0 %  0";
     assert!(list.lines().any(|line| line == expected), "{list}");
     let json: serde_json::Value =
         serde_json::from_str(&command(&spinfer, &["show", "x", "--json"])).unwrap();
@@ -126,7 +126,7 @@ fn hosts_sharing_a_redis_follow_one_ramp() {
         let treated = [&on_a, &on_b].map(|client| treated(client, "x", USERS));
         treated[0] == treated[1] && treated[0].len() > 20
     });
-    assert_eq!(command(&b, &["show", "x"]).matches("60.0 %").count(), 1);
+    assert!(command(&b, &["show", "x"]).contains("60.0 %"));
     // Without the Redis they keep their allocations, and log it.
     let before = treated(&on_b, "x", 10);
     redis.pause();
@@ -162,7 +162,80 @@ fn change_of_an_earlier_experiment_of_the_same_name_is_ignored() {
     let restarted = before.replace("component = \"two\"\n", "component = \"two\"\nmodel = \"y\"\n");
     let spinfer = node(&restarted);
     assert!(treated(&spinfer.client(), "x", USERS).is_empty());
-    spinfer.wait_for_log("the stored change was of an earlier experiment of this name");
+    spinfer.wait_for_log("the variants are others than those of the earlier experiment");
     command(&spinfer, &["ramp", "x", "treatment=1"]);
     wait_until("its own change applies", || treated(&spinfer.client(), "x", USERS).len() == USERS);
+}
+
+/// The assessed requests and units of an experiment, over its variants.
+fn assessed(spinfer: &Spinfer, count: &str) -> Option<u64> {
+    let shown = spinfer.admin().send("GET", "/experiments/x", &[], b"").json();
+    let variants = shown["assessment"]["variants"].as_array()?.clone();
+    variants.iter().map(|variant| variant[count].as_u64()).sum()
+}
+
+/// Without any stored change, too.
+#[test]
+fn numbers_of_an_experiment_with_other_variants_do_not_count() {
+    const USERS: usize = 20;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let node = |experiments: &str| {
+        let mut application = ExperimentApp::new(experiments, GRANTS);
+        application.config.clear();
+        application.up_in(folder)
+    };
+    let before = experiment("x", BY_HEADER, 0.5);
+    let requests = |spinfer: &Spinfer, count: u64| {
+        wait_until("the requests are counted", || assessed(spinfer, "requests") == Some(count));
+    };
+    let spinfer = node(&before);
+    // The first look, which records the variants.
+    requests(&spinfer, 0);
+    treated(&spinfer.client(), "x", USERS);
+    requests(&spinfer, USERS as u64);
+    drop(spinfer);
+    let restarted = before.replace("component = \"two\"\n", "component = \"two\"\nmodel = \"y\"\n");
+    let spinfer = node(&restarted);
+    spinfer.wait_for_log("the variants are others than those of the earlier experiment");
+    requests(&spinfer, 0);
+    treated(&spinfer.client(), "x", 1);
+    requests(&spinfer, 1);
+    let journal = command(&spinfer, &["journal", "x"]);
+    assert!(journal.contains("whose numbers do not count"), "{journal}");
+    drop(spinfer);
+    // Back at the first variants: their numbers are not found again.
+    let spinfer = node(&before);
+    spinfer.wait_for_log("the variants are others than those of the earlier experiment");
+    requests(&spinfer, 0);
+}
+
+/// A mounted folder is read in place: by router instances that start after an edit, not by the host.
+#[test]
+fn edit_of_the_mounted_file_is_a_problem_until_the_host_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("experiments.toml");
+    let before = experiment("x", BY_HEADER, 0.5);
+    std::fs::write(&file, &before).unwrap();
+    let files = format!(
+        "files = [{{ source = \"{}\", destination = \"/\" }}]\n{GRANTS}",
+        folder.path().display()
+    );
+    let manifest = Manifest::default()
+        .with("/v2/models/...", "ab-router", "ab_router", &files)
+        .with("/one/...", "one", "probe", "environment = { NAME = \"one\" }")
+        .with("/two/...", "two", "probe", "environment = { NAME = \"two\" }");
+    let config = "[key_value_store.default]\ntype = \"memory\"\n";
+    let spinfer = Launch::new(&manifest).admin().runtime_config(config).up();
+    let problem = || {
+        let listed = spinfer.admin().send("GET", "/experiments", &[], b"").json();
+        listed[0]["problem"].as_str().map(str::to_owned)
+    };
+    assert_eq!(problem(), None);
+    std::fs::write(&file, before.replace("component = \"two\"", "component = \"one\"")).unwrap();
+    assert!(problem().unwrap().contains("has changed since the host started"), "{:?}", problem());
+    spinfer.wait_for_log("has changed since the host started");
+    assert!(command(&spinfer, &["show", "x"]).contains("restart the host"));
+    std::fs::write(&file, format!("# a comment\n{before}")).unwrap();
+    assert_eq!(problem(), None);
 }

@@ -10,6 +10,9 @@ use spinfer_tests::{Redis, Spinfer, wait_until};
 use super::ramps::{command, command_refused};
 use super::{BY_HEADER, ExperimentApp, GRANTS, experiment, variant};
 
+/// Maximum time from the rollback until the treatment serves no more requests.
+const MAX_OUT: Duration = Duration::from_secs(5);
+
 /// An experiment whose treatment fails every request with a number that 5 divides.
 fn app() -> ExperimentApp {
     let guardrail =
@@ -139,6 +142,7 @@ fn version_with_five_per_cent_of_errors_is_out_within_seconds_and_returns_by_an_
         let out = detected.unwrap().elapsed() - Duration::from_secs(1);
         let more = traffic.treated.load(Ordering::SeqCst) - before;
         println!("out of traffic {out:?} after the rollback was seen, {more} requests later");
+        assert!(out < MAX_OUT, "out of traffic {out:?} after the rollback was seen");
 
         // A guardrail that would hold again does not bring the variant back.
         traffic.sick.store(false, Ordering::SeqCst);
@@ -149,13 +153,18 @@ fn version_with_five_per_cent_of_errors_is_out_within_seconds_and_returns_by_an_
         assert_eq!(traffic.treated.load(Ordering::SeqCst), treated);
         let refused = command_refused(&host, &["ramp", "x", "treatment=0.5"]);
         assert!(refused.contains("was rolled back (guardrail error_rate"), "{refused}");
+        // A start would resume nothing, as the treatment has no share.
+        let refused = command_refused(&host, &["start", "x"]);
+        assert!(refused.contains("ramp x treatment=<share> --resume` brings it back"), "{refused}");
+        assert!(is_rolled_back(&host), "the mark stays");
         command(&host, &["ramp", "x", "treatment=0.5", "--resume"]);
         wait_until("the variant is back", || traffic.treated.load(Ordering::SeqCst) > treated);
     });
     assert_eq!(rollbacks(&host).len(), 1);
     let text = command(&host, &["journal", "x"]);
     assert!(text.contains("rolled back") && text.contains("guardrail error_rate"), "{text}");
-    assert!(text.contains("operator") && text.contains("started"), "{text}");
+    assert!(text.contains("operator") && text.contains("resumed: "), "{text}");
+    assert!(!text.contains("rolled back treatment"), "a rollback has one entry: {text}");
 }
 
 #[test]
@@ -177,6 +186,7 @@ fn two_hosts_on_one_redis_agree_and_one_that_dies_does_not_stop_the_other() {
             traffic.wait_until_untreated();
             let out = first.unwrap().elapsed() - Duration::from_secs(1);
             println!("two hosts: zero traffic {out:?} after the rollback was first seen");
+            assert!(out < MAX_OUT, "zero traffic {out:?} after the rollback was first seen");
         });
     }
     let entries = rollbacks(&a);
@@ -237,7 +247,7 @@ fn canary_goes_through_its_steps() {
         command(&host, &["journal", "x"]).contains("complete after 2 steps")
     });
     let text = command(&host, &["journal", "x"]);
-    assert!(text.contains("step 1 of 2: treatment 10.00 %, held for 1s"), "{text}");
+    assert!(text.contains("step 1 of 2: treatment 10.0 %, held for 1s"), "{text}");
     let client = host.client();
     wait_until("the treatment serves every user", || {
         (0..20).all(|user| {

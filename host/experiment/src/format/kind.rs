@@ -69,10 +69,15 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The kind of `experiment`. A key of another kind is a problem.
-pub(super) fn kind(experiment: &Keys<'_>, problems: &mut Problems) -> Kind {
+/// The kind of `experiment`; `None` for an invalid one. A key of another kind is a problem.
+pub(super) fn kind(experiment: &Keys<'_>, problems: &mut Problems) -> Option<Kind> {
     let kinds = ["experiment", "canary", "shadow", "bandit"];
-    let name = experiment.choice("kind", &kinds, problems).unwrap_or("experiment");
+    let name = match experiment.choice("kind", &kinds, problems) {
+        Some(name) => name,
+        // What the keys mean depends on the kind.
+        None if experiment.table.contains_key("kind") => return None,
+        None => "experiment",
+    };
     for (key, owner) in [("steps", "canary"), ("minimum_allocation", "bandit")] {
         if name != owner && experiment.table.contains_key(key) {
             let problem =
@@ -88,7 +93,7 @@ pub(super) fn kind(experiment: &Keys<'_>, problems: &mut Problems) -> Kind {
             problems.add(experiment.key(key), problem);
         }
     }
-    match name {
+    Some(match name {
         "canary" => Kind::Canary { steps: steps(experiment, problems) },
         "shadow" => Kind::Shadow,
         "bandit" => {
@@ -98,7 +103,7 @@ pub(super) fn kind(experiment: &Keys<'_>, problems: &mut Problems) -> Kind {
             Kind::Bandit { minimum_allocation: share.unwrap_or(MINIMUM_ALLOCATION) }
         }
         _ => Kind::Experiment,
-    }
+    })
 }
 
 fn steps(experiment: &Keys<'_>, problems: &mut Problems) -> Vec<CanaryStep> {

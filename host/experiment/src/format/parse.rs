@@ -9,7 +9,8 @@ use super::keys::{Keys, Problems};
 use super::kind::kind;
 use super::variants::variants;
 use super::{
-    Experiment, Invalid, Kind, Metric, MetricKind, Per, Unavailable, analysis, eligibility, overlap,
+    Experiment, Guardrail, Invalid, Kind, Metric, MetricKind, Per, Unavailable, analysis,
+    eligibility, overlap,
 };
 use crate::unit::{AssignedCookie, MAX_COOKIE_AGE, Unit};
 
@@ -68,6 +69,13 @@ pub(super) fn experiment(name: &str, value: &Value, problems: &mut Problems) -> 
         _ => Unavailable::Fail,
     };
     let metric = analysis::metric(&keys, problems);
+    // Problems of the variants of an invalid kind would be consequences of it.
+    let mut unknown = Problems(Vec::new());
+    let (kind, of_kind) = match kind {
+        Some(kind) => (kind, &mut *problems),
+        None => (Kind::Experiment, &mut unknown),
+    };
+    let variants = variants(&keys, &kind, of_kind);
     Some(Experiment {
         start: eligibility::start(&keys, problems),
         holdout: eligibility::holdout(&keys, problems),
@@ -77,8 +85,8 @@ pub(super) fn experiment(name: &str, value: &Value, problems: &mut Problems) -> 
         alpha: analysis::alpha(&keys, problems),
         minimum_sample: analysis::minimum_sample(&keys, problems),
         metric: bandit_metric(&keys, &kind, metric, problems),
-        guardrails: analysis::guardrails(&keys, problems),
-        variants: variants(&keys, &kind, problems),
+        guardrails: guardrails(&keys, &kind, problems),
+        variants,
         name: name.to_owned(),
         model: model?,
         unit: unit?,
@@ -133,6 +141,21 @@ fn bandit_metric(
         problems.add(keys.key("metric.kind"), problem);
     }
     Some(metric)
+}
+
+/// The guardrails of an experiment. Those of a canary compare with control, at every step.
+fn guardrails(keys: &Keys<'_>, kind: &Kind, problems: &mut Problems) -> Vec<Guardrail> {
+    let guardrails = analysis::guardrails(keys, problems);
+    let takes_all = match kind {
+        Kind::Canary { steps } => steps.iter().any(|step| step.allocation >= 1.0),
+        _ => false,
+    };
+    if takes_all && !guardrails.is_empty() {
+        let problem = "a step of 1 leaves control no requests, so guardrails cannot compare; write \
+                       at most 0.99 and `spinfer experiment promote` at the end";
+        problems.add(keys.key("steps"), problem);
+    }
+    guardrails
 }
 
 /// How to write a unit.

@@ -370,6 +370,16 @@ fn every_invalid_setting_is_named() {
     }
 }
 
+#[test]
+fn misspelt_kind_has_no_other_problems() {
+    let text = with("kind = \"canari\"\nsteps = [{ allocation = 0.1, hold = \"1s\" }]")
+        .replace("allocation = 0.9\n", "")
+        .replace("allocation = 0.1\n", "");
+    let Invalid(problems) = Experiments::parse(&text).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("\"canari\" is not one of experiment, canary"), "{problems:?}");
+}
+
 /// Keys of a canary without allocations, and the problem that they have.
 #[test]
 fn every_invalid_canary_is_named() {
@@ -415,6 +425,12 @@ fn every_invalid_canary_is_named() {
         (canary(&format!("steps = [{many}]")), "has 51 steps; the maximum is 50"),
         (with(&format!("kind = \"canary\"\n{steps}")), "the steps of a canary decide its allocati"),
         (canary(steps).replace("shadow = true\n", ""), "a canary has `control` and one treatment"),
+        (
+            canary(&format!(
+                "{steps}\nguardrails = [{{ metric = \"error_rate\", max_increase = 0.1 }}]"
+            )),
+            "iris.steps: a step of 1 leaves control no requests, so guardrails cannot compare",
+        ),
     ] {
         let problem = Experiments::parse(&text).unwrap_err().to_string();
         assert!(problem.contains(expected), "{problem}\nexpected {expected}");

@@ -56,7 +56,7 @@ fn canary_advances_once_a_step_was_held_and_guardrails_hold() {
         next_step(&canary, change, rails, time).map(|(after, _, detail)| (after, detail))
     };
     let (first, detail) = next(&Change::default(), &exceeded, 1_000).unwrap();
-    assert_eq!(detail, "step 1 of 2: treatment 10.00 %, held for 1s");
+    assert_eq!(detail, "step 1 of 2: treatment 10.0 %, held for 1s");
     assert_eq!(next(&first, &holds, 1_999), None);
     assert_eq!(next(&first, &exceeded, 9_000), None);
     assert_eq!(next(&first, &[status(GuardrailState::Waiting)], 9_000), None);
@@ -98,7 +98,7 @@ fn bandit_follows_rewards_and_keeps_the_minimum() {
         reallocate(&bandit, &Change::default(), &counts, 0.1, REALLOCATION).unwrap();
     assert_eq!(kind, EventKind::Reallocated);
     assert_eq!(after.allocations["treatment"], 0.9, "{detail}");
-    assert!(detail.contains("treatment 90.00 % (reward 0.9000 of 50 units)"), "{detail}");
+    assert!(detail.contains("treatment 90.0 % (reward 0.9000 of 50 units)"), "{detail}");
     assert_eq!(reallocate(&bandit, &after, &counts, 0.1, REALLOCATION), None);
     assert_eq!(reallocate(&bandit, &Change::default(), &counts, 0.1, REALLOCATION - 1), None);
     let few = rewards(&[0.9; 9]);
@@ -111,8 +111,24 @@ fn bandit_follows_rewards_and_keeps_the_minimum() {
 }
 
 #[test]
+fn bandit_follows_its_metric() {
+    let metric = "metric = { kind = \"accuracy\" }";
+    let bandit = experiment(&format!("kind = \"bandit\"\nminimum_allocation = 0.1\n{metric}"));
+    let mut counts = rewards(&[0.9; 50]);
+    // The second metric is accuracy, the last one is the reward.
+    counts.units.values_mut().for_each(|units| units.moments.swap(1, 3));
+    let next = reallocate(&bandit, &Change::default(), &counts, 0.1, REALLOCATION);
+    let (after, _, detail) = next.unwrap();
+    assert_eq!(after.allocations["treatment"], 0.9, "{detail}");
+    assert!(detail.contains("treatment 90.0 % (accuracy 0.9000 of 50 units)"), "{detail}");
+}
+
+#[test]
 fn looks_are_thinned_and_the_last_one_stays() {
-    let look = |time| PastLook { time, verdict: "running".into(), differences: BTreeMap::new() };
+    let look = |time: u64| {
+        let differences = BTreeMap::new();
+        PastLook { time, verdict: time.to_string(), differences }
+    };
     let mut looks = Vec::new();
     for second in 0..100_000 {
         add_look(&mut looks, &look(second * 1_000));
@@ -122,6 +138,44 @@ fn looks_are_thinned_and_the_last_one_stays() {
     assert!(looks.last().unwrap().time > 95_000_000, "{looks:?}");
     assert!(looks.is_sorted_by_key(|look| look.time));
     assert!(!add_look(&mut looks, &look(0)), "a clock that was set back adds none");
+    let same = PastLook { time: u64::MAX, ..looks.last().unwrap().clone() };
+    assert!(!add_look(&mut looks, &same), "the same numbers are no new look");
+}
+
+#[test]
+fn guardrails_start_anew_where_a_variant_came_back_into_traffic() {
+    let epoch = |from: u64, variants: &[&str]| {
+        let shares = variants.iter().map(|name| ((*name).to_owned(), 0.5)).collect();
+        Epoch { from, shares }
+    };
+    let (both, control) = (&["control", "treatment"][..], &["control"][..]);
+    let first = |epochs: &[Epoch]| first_in_traffic(epochs, "treatment");
+    assert_eq!(first(&[epoch(0, both), epoch(5, both)]), 0);
+    assert_eq!(first(&[epoch(0, both), epoch(5, control), epoch(9, both), epoch(12, both)]), 2);
+    assert_eq!(first(&[epoch(0, both), epoch(5, control)]), 1);
+    assert_eq!(first(&[]), 0);
+}
+
+#[tokio::test]
+async fn counts_of_a_run_are_removed() {
+    let store = GrantedStore::in_memory();
+    let mut sources = Sources::default();
+    let own = || BTreeMap::from([("a".to_owned(), SourceCounts::default())]);
+    sources.exchange(&store, "iris/digest", own()).await.unwrap();
+    let counts = format!("{}/stats/a", key("iris/digest"));
+    assert!(store.exists(counts.clone()).await.unwrap());
+    Sources::remove(&store, "iris/digest").await.unwrap();
+    assert!(!store.exists(counts).await.unwrap());
+    sources.exchange(&store, "iris/digest", own()).await.unwrap();
+}
+
+#[test]
+fn numbers_of_other_variants_have_other_keys() {
+    let one = experiment("");
+    let mut other = one.clone();
+    other.variants[1].component = "c".into();
+    assert_ne!(looks_key(&one), looks_key(&other));
+    assert_ne!(run_name(&one), run_name(&other));
 }
 
 #[tokio::test]

@@ -15,10 +15,12 @@ use spinfer_experiment::{Change, Experiment, Kind, key};
 use spinfer_statistics::confidence_sequence::Interval;
 use spinfer_statistics::moments::PairMoments;
 use spinfer_statistics::thompson::{Posterior, allocations, best};
+use spinfer_statistics::verdict::Strata;
 use tracing::warn;
 
 use super::assessment::{
-    Assessment, VerdictState, assess, breach, number, unit_metrics, unit_strata,
+    Assessment, VerdictState, assess, breach, number, percent, unit_count, unit_metrics,
+    unit_strata,
 };
 use super::guardrails::{GuardrailState, GuardrailStatus, LookInput, Watch};
 use super::ledger::{commit, event, now, record, update};
@@ -27,6 +29,7 @@ use super::outcomes::OutcomeCounts;
 use super::router::ExperimentRouter;
 use crate::drift::report::{Status, VersionReport};
 use crate::host::Host;
+use crate::prediction_log::times;
 use crate::prediction_log::unit_totals::{self, SETTLING, UnitQuery, UnitTotals};
 use crate::storage::key_value::{GrantedStore, StoreError};
 
@@ -56,8 +59,19 @@ pub struct PastLook {
 }
 
 /// The key of the past looks of an experiment.
-pub(super) fn looks_key(experiment: &str) -> String {
-    format!("{}/looks", key(experiment))
+pub(super) fn looks_key(experiment: &Experiment) -> String {
+    format!("{}/looks", key(&run_name(experiment)))
+}
+
+/// The part of the keys of all numbers of an experiment: its name, and the digest of its variants.
+/// Numbers of an earlier experiment of the same name, with other variants, are not mixed in.
+fn run_name(experiment: &Experiment) -> String {
+    format!("{}/{}", experiment.name, experiment.digest())
+}
+
+/// The key of the digest of the experiment that the numbers of this name are of.
+fn digest_key(experiment: &Experiment) -> String {
+    format!("{}/digest", key(&experiment.name))
 }
 
 /// Supervises the experiments of `host`, forever.
@@ -77,6 +91,9 @@ pub async fn run(host: &Host) {
         ticks.tick().await;
         for experiment in &mut supervised {
             experiment.tick(host).await;
+        }
+        for router in host.experiments() {
+            router.check_file().await;
         }
     }
 }
@@ -99,6 +116,8 @@ struct Supervised<'h> {
     next_reading: Instant,
     /// The guardrails of each treatment.
     watches: Vec<(String, Vec<Watch>)>,
+    /// Whether the stored digest is that of this experiment.
+    is_recorded: bool,
     /// Why the last look failed; logged once.
     problem: Option<String>,
 }
@@ -130,6 +149,7 @@ impl<'h> Supervised<'h> {
             units_of: Vec::new(),
             next_reading: Instant::now(),
             watches: watches.collect(),
+            is_recorded: false,
             problem: None,
         }
     }
@@ -148,7 +168,10 @@ impl<'h> Supervised<'h> {
         let Some(store) = router.store() else {
             return self.look_alone(host).await;
         };
-        let stored = self.stored(store).await?;
+        let mut stored = self.stored(store).await?;
+        if !self.is_recorded {
+            self.recognise(store, &mut stored).await?;
+        }
         if stored.is_of_earlier_run {
             return self.begin(store, stored).await;
         }
@@ -157,7 +180,7 @@ impl<'h> Supervised<'h> {
         self.count_requests(&epochs, time);
         self.read_units(host, &epochs).await;
         let own = self.own_counts(&epochs);
-        self.sources.exchange(store, &experiment.name, own).await?;
+        self.sources.exchange(store, &run_name(experiment), own).await?;
         let counts = self.merged(&epochs);
         let batches = self.batches();
         let guardrails = self.guardrails(host, &stored.change, &counts, &batches);
@@ -202,14 +225,45 @@ impl<'h> Supervised<'h> {
         Ok(Stored { change, json, is_of_earlier_run })
     }
 
-    /// Replaces the change of an earlier experiment, so that its units are not counted.
+    /// Compares the stored digest with that of this experiment. Without a change of this experiment,
+    /// another digest means that the variants are others than those that the units were assigned to.
+    async fn recognise(
+        &mut self,
+        store: &GrantedStore,
+        stored: &mut Stored,
+    ) -> Result<(), StoreError> {
+        let digest = self.experiment.digest();
+        let recorded = store.get(digest_key(self.experiment)).await?;
+        if recorded.as_deref() != Some(digest.as_bytes()) {
+            if recorded.is_some() && !stored.is_of_earlier_run && stored.change.digest.is_none() {
+                let shares = stored.change.shares(self.experiment);
+                let epochs = vec![Epoch { from: now(), shares }];
+                // A change without a digest applies to any variants.
+                stored.change = Change { digest: Some(digest), epochs, ..stored.change.clone() };
+                stored.is_of_earlier_run = true;
+                return Ok(());
+            }
+            store.set(digest_key(self.experiment), digest.into_bytes()).await?;
+        }
+        self.is_recorded = !stored.is_of_earlier_run;
+        Ok(())
+    }
+
+    /// Replaces the change of an earlier experiment, so that its units are not counted, and removes
+    /// the numbers of an even earlier one with the same variants.
     async fn begin(&self, store: &GrantedStore, stored: Stored) -> Result<(), StoreError> {
         let Stored { json, change, .. } = stored;
-        let detail = "the stored change was of an earlier experiment of this name".to_owned();
-        let event = event(&self.actor(), EventKind::Started, detail);
+        let run = run_name(self.experiment);
+        let detail = "the variants are others than those of the earlier experiment of this name, \
+                      whose numbers do not count";
+        let event = event(&self.actor(), EventKind::Started, detail.to_owned());
         let after = change.clone();
         // If another node was first, the next look reads what it has stored.
-        commit(store, self.experiment, (json, &change), after, event).await.map(drop)
+        if commit(store, self.experiment, (json, &change), after, event).await?.is_some() {
+            Sources::remove(store, &run).await?;
+            store.delete_many(vec![looks_key(self.experiment)]).await?;
+        }
+        Ok(())
     }
 
     /// Adds the requests since the last look to the present period, unless allocations settle.
@@ -318,6 +372,7 @@ impl<'h> Supervised<'h> {
         let experiment = self.experiment;
         let (now, metrics) = (Instant::now(), unit_metrics(experiment));
         let shares = change.shares(experiment);
+        let epochs = change.epochs(experiment);
         let batch = |variant: &str| batches.get(variant).cloned().unwrap_or_default();
         let mut all = Vec::new();
         for (variant, watches) in &mut self.watches {
@@ -327,6 +382,8 @@ impl<'h> Supervised<'h> {
                 continue;
             }
             let requests = [batch(CONTROL), batch(variant)];
+            let first = first_in_traffic(&epochs, variant);
+            let since = epochs.get(first).map_or(0, |epoch| epoch.from);
             for watch in watches {
                 let kind = match watch.guardrail().metric {
                     GuardrailMetric::Accuracy => Some(MetricKind::Accuracy),
@@ -334,15 +391,18 @@ impl<'h> Supervised<'h> {
                     _ => None,
                 };
                 let strata = kind.and_then(|kind| {
-                    let of = |variant: &str| unit_strata(counts, &metrics, kind, variant);
+                    let of = |variant: &str| {
+                        let strata = unit_strata(counts, &metrics, kind, variant)?;
+                        Some(strata.into_iter().skip(first).collect::<Strata>())
+                    };
                     Some([of(CONTROL)?, of(variant)?])
                 });
                 let units = strata.as_ref().map(|[control, variant]| [control, variant]);
                 let drift = match watch.guardrail().metric {
-                    GuardrailMetric::Drift => drift(host, experiment, variant),
+                    GuardrailMetric::Drift => drift(host, experiment, variant, since),
                     _ => None,
                 };
-                all.push(watch.look(variant, now, &requests, &LookInput { units, drift }));
+                all.push(watch.look(variant, now, &requests, &LookInput { units, drift, since }));
             }
         }
         all
@@ -357,8 +417,10 @@ impl<'h> Supervised<'h> {
     ) -> Result<Change, StoreError> {
         let experiment = self.experiment;
         let guardrail = experiment.guardrails.iter().find(|g| g.to_string() == status.guardrail);
-        let window = guardrail.map(|guardrail| guardrail.window).unwrap_or_default();
-        let reason = breach(status, window);
+        let epochs = stored.change.epochs(experiment);
+        let first = first_in_traffic(&epochs, &status.variant);
+        let since = epochs.get(first).map_or(0, |epoch| epoch.from);
+        let reason = breach(status, guardrail, since);
         for _ in 0..ATTEMPTS {
             let Stored { json, change, .. } = stored;
             if !change.shares(experiment).contains_key(&status.variant) {
@@ -411,7 +473,12 @@ impl<'h> Supervised<'h> {
         let before = self.router.assessment(name);
         let key_of = |found: &Assessment| (found.verdict.state, found.verdict.variant.clone());
         let is_new = before.as_ref().is_none_or(|before| key_of(before) != key_of(found));
-        if is_new && found.verdict.state != VerdictState::Running {
+        // A rollback has an entry of its own.
+        let is_silent = matches!(
+            found.verdict.state,
+            VerdictState::Running | VerdictState::NotStarted | VerdictState::RolledBack
+        );
+        if is_new && !is_silent {
             let verdict = found.verdict.to_string();
             record(store, name, &event(&self.actor(), EventKind::Verdict, verdict)).await?;
         }
@@ -425,7 +492,10 @@ impl<'h> Supervised<'h> {
         }
         let verdict = found.verdict.state.name().to_owned();
         let look = PastLook { time: found.time, verdict, differences };
-        update(store, looks_key(name), |looks: &mut Vec<PastLook>| add_look(looks, &look)).await
+        update(store, looks_key(self.experiment), |looks: &mut Vec<PastLook>| {
+            add_look(looks, &look)
+        })
+        .await
     }
 
     fn actor(&self) -> String {
@@ -433,8 +503,14 @@ impl<'h> Supervised<'h> {
     }
 }
 
-/// Adds a look, if the last one is long enough ago: at most [`MAX_LOOKS`] over the whole experiment.
+/// Adds a look, if its numbers are new and the last one is long enough ago: at most [`MAX_LOOKS`] over
+/// the whole experiment.
 fn add_look(looks: &mut Vec<PastLook>, look: &PastLook) -> bool {
+    let is_same =
+        |last: &PastLook| (&last.verdict, &last.differences) == (&look.verdict, &look.differences);
+    if looks.last().is_some_and(is_same) {
+        return false;
+    }
     if let (Some(first), Some(last)) = (looks.first(), looks.last()) {
         let spacing = (last.time.saturating_sub(first.time) / MAX_LOOKS as u64).max(1_000);
         if look.time < last.time.saturating_add(spacing) {
@@ -461,9 +537,23 @@ pub(super) fn first_of_new_run(experiment: &Experiment, time: u64) -> Change {
     Change { digest, epochs, ..Change::default() }
 }
 
+/// Index of the period since which `variant` has been in traffic without a gap: its guardrails start
+/// anew there. The present period, if it is out of traffic.
+fn first_in_traffic(epochs: &[Epoch], variant: &str) -> usize {
+    let last_without = epochs.iter().rposition(|epoch| !epoch.shares.contains_key(variant));
+    let first = last_without.map_or(0, |index| index + 1);
+    first.min(epochs.len().saturating_sub(1))
+}
+
 /// The largest drift scores of control and of `variant`, and whether the variant is in alarm and
-/// control is not. `None` without scores of both.
-fn drift(host: &Host, experiment: &Experiment, variant: &str) -> Option<([f64; 2], bool)> {
+/// control is not. `None` without scores of both, and while the window of the variant contains
+/// records from before `since`, in milliseconds of Unix time.
+fn drift(
+    host: &Host,
+    experiment: &Experiment,
+    variant: &str,
+    since: u64,
+) -> Option<([f64; 2], bool)> {
     let of = |name: &str| {
         let (_, variant) = experiment.variant(name)?;
         let model = variant.model.as_ref().unwrap_or(&experiment.model);
@@ -471,11 +561,26 @@ fn drift(host: &Host, experiment: &Experiment, variant: &str) -> Option<([f64; 2
         let version = models.iter().find(|mounted| mounted.name == *model)?.version.clone()?;
         let report = host.drift().report(SystemTime::now(), Some(model));
         let found = report.versions.into_iter().find(|report| report.version == version)?;
-        let VersionReport { status, features, outputs, .. } = found;
+        let VersionReport { status, features, outputs, window, .. } = found;
         let scores = features.iter().chain(&outputs).filter_map(|field| field.psi);
-        Some((scores.reduce(f64::max)?, status == Status::Drift))
+        Some((
+            scores.reduce(f64::max)?,
+            status == Status::Drift,
+            window.from,
+            window.half_life_seconds,
+        ))
     };
-    let ((control, control_alarm), (score, alarm)) = (of(CONTROL)?, of(variant)?);
+    let ((control, control_alarm, ..), (score, alarm, from, half_life)) =
+        (of(CONTROL)?, of(variant)?);
+    // Of a decayed window, little weight is left after five half-lives.
+    let decayed = half_life.is_some_and(|seconds| {
+        let passed = Duration::from_millis(now().saturating_sub(since));
+        passed.as_secs_f64() >= 5.0 * seconds
+    });
+    let from = from.and_then(|from| times::parse(&from)).and_then(|from| u64::try_from(from).ok());
+    if !decayed && from.unwrap_or(0) < since.saturating_mul(1_000) {
+        return None;
+    }
     Some(([control, score], alarm && !control_alarm))
 }
 
@@ -514,17 +619,17 @@ fn next_step(
     let shares = BTreeMap::from([(treatment.name.clone(), step.allocation)]);
     let after = Change { step: progress, ..change.ramp(experiment, &shares).ok()? };
     let detail = format!(
-        "step {} of {}: {} {} %, held for {}",
+        "step {} of {}: {} {}, held for {}",
         index + 1,
         steps.len(),
         treatment.name,
-        number(100.0 * step.allocation),
+        percent(step.allocation),
         duration_text(step.hold)
     );
     Some((after, EventKind::Advanced, detail))
 }
 
-/// The allocations of a bandit by the rewards so far.
+/// The allocations of a bandit by the rewards so far, or by another metric that it maximises.
 fn reallocate(
     experiment: &Experiment,
     change: &Change,
@@ -537,11 +642,12 @@ fn reallocate(
         return None;
     }
     let metrics = unit_metrics(experiment);
+    let kind = experiment.metric.as_ref().map_or(MetricKind::Reward, |metric| metric.kind);
     let names = experiment.assignable().map(|(_, variant)| &variant.name);
     let names: Vec<&String> =
         names.filter(|name| !change.rolled_back.contains_key(*name)).collect();
     let rewards = names.iter().map(|name| {
-        let strata = unit_strata(counts, &metrics, MetricKind::Reward, name).unwrap_or_default();
+        let strata = unit_strata(counts, &metrics, kind, name).unwrap_or_default();
         strata.iter().fold(PairMoments::default(), |all, cell| all.merged(cell))
     });
     let rewards: Vec<PairMoments> = rewards.collect();
@@ -557,7 +663,7 @@ fn reallocate(
     }
     let detail = names.iter().zip(&shares).zip(&rewards).map(|((name, share), rewards)| {
         let PairMoments { n, mean_value, .. } = rewards;
-        format!("{name} {} % (reward {} of {n} units)", number(100.0 * share), number(*mean_value))
+        format!("{name} {} ({kind} {} of {})", percent(*share), number(*mean_value), unit_count(*n))
     });
     let detail = detail.collect::<Vec<_>>().join(", ");
     let shares: BTreeMap<String, f64> = names.into_iter().cloned().zip(shares).collect();
