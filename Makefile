@@ -83,7 +83,7 @@ lint: target cc ## check formatting and run clippy with warnings denied
 	$(call say,"clippy: components")
 	cargo clippy --target $(GUEST_TARGET) --profile component --target-dir target/components --locked \
 	  --package model-sdk $(EXAMPLES) --package probe --package command --package hello-2023 --package hello-p2 --package hello-p3-rc \
-	  --package hello-spin-1 --package hostile --package stores --package stores-older --package ungranted \
+	  --package hello-spin-1 --package hostile --package router-0-1 --package stores --package stores-older --package ungranted \
 	  -- --deny warnings
 
 fmt: ## format the code

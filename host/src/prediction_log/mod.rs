@@ -4,7 +4,7 @@
 //! dedicated thread, the `writer`, writes them in batches into a SQLite file ([`schema`]) in the
 //! application's state folder, stores [`feedback`], and deletes old records (`retention`). By default
 //! the log never fails a request: what cannot be stored is dropped and counted. A component can ask
-//! for more ([`LogMode`](settings::LogMode)): its requests then wait, in [`PredictionLog::submit`]. At
+//! for more ([`LogMode`]): its requests then wait, in [`PredictionLog::submit`]. At
 //! every instant, accepted = written + dropped + pending. [`sinks`] deliver what is written to other
 //! systems. [`reader`], [`stats`] and [`export`] read the file, in this process or another.
 //!
@@ -338,7 +338,7 @@ impl PredictionLog {
     }
 
     /// Refuses further records and waits, up to `limit`, until the accepted ones are written. Then
-    /// delivers to the sinks what they have not received, for up to [`SINK_LIMIT`]. Returns the
+    /// delivers to the sinks what they have not received, for up to 5 s. Returns the
     /// accounting of all.
     pub fn shut_down(&self, limit: Duration) -> Accounting {
         // The writer gives up what it cannot write a little earlier, and counts it as dropped.

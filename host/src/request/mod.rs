@@ -258,7 +258,11 @@ where
 /// id if the log accepts it.
 fn record_failed(host: &Host, entries: Vec<LogEntry>) -> Option<Uuid> {
     let (log, id) = (host.prediction_log()?, entries.first()?.context.id);
-    let accepted = entries.into_iter().fold(false, |any, entry| log.append(entry) || any);
+    let mut accepted = false;
+    // Every entry, even after one that the log accepts.
+    for entry in entries {
+        accepted |= log.append(entry);
+    }
     accepted.then_some(id)
 }
 

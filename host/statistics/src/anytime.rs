@@ -1,7 +1,7 @@
 //! p-values that are valid at every look, at any number of looks and of fields.
 //!
 //! Evidence ([`crate::evidence`]) is counted from a start. New starts are needed, as a change
-//! would be diluted by the records before it. Each start `k` spends a share [`spent`] of `alpha`;
+//! would be diluted by the records before it. Each start `k` spends a share [`ln_spent`] of `alpha`;
 //! the shares of all starts that will ever be sum to 1, so that the probability of any false alarm,
 //! ever, is at most `alpha` (Bonferroni 1936; the sequence is that of Robbins and Siegmund 1970,
 //! "Boundary crossing probabilities for the Wiener process and sample sums"). A start `k` needs

@@ -2,7 +2,7 @@
 //! can hold, and which response is given up when it is short.
 //!
 //! A response that does not fit takes the place of the slowest ones: those whose clients have read
-//! nothing for longest, at least [`GRACE`]. If every client reads, it is refused after [`MAX_WAIT`].
+//! nothing for longest, at least [`GRACE`]. If every client reads, it is refused after a second.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

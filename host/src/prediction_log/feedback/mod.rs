@@ -1,5 +1,5 @@
 //! Feedback: ground truth of, or rewards for, predictions, in the body of `POST /v2/feedback` or in a
-//! [`file`]. Parses it, and finds every problem that can be found without the log.
+//! [`mod@file`]. Parses it, and finds every problem that can be found without the log.
 
 mod body;
 pub mod file;

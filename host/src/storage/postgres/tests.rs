@@ -39,10 +39,12 @@ async fn server(login: Vec<u8>, reply: Vec<u8>) -> String {
 
 async fn serve(mut stream: TcpStream, login: &[u8], reply: &[u8]) -> std::io::Result<()> {
     let mut received = vec![0; 4096];
-    stream.read(&mut received).await?;
-    stream.write_all(login).await?;
-    stream.read(&mut received).await?;
-    stream.write_all(reply).await?;
+    for message in [login, reply] {
+        if stream.read(&mut received).await? == 0 {
+            return Ok(());
+        }
+        stream.write_all(message).await?;
+    }
     while stream.read(&mut received).await? > 0 {}
     Ok(())
 }

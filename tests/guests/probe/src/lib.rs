@@ -144,7 +144,7 @@ fn respond(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> ProbeR
         // Depends on the component's environment.
         "/sick" => match std::env::var("SICK").as_deref() {
             Ok("trap") => panic!("set up to"),
-            Ok("trap-fifth") if query.parse().is_ok_and(|number: u32| number % 5 == 0) => {
+            Ok("trap-fifth") if query.parse().is_ok_and(|number: u32| number.is_multiple_of(5)) => {
                 panic!("set up to")
             }
             Ok("loop") => loop {
