@@ -7,7 +7,7 @@ use crate::graph::{self, Graph};
 use crate::handler::respond;
 use crate::hooks::{Mapping, ModelHooks};
 use crate::prediction::Prediction;
-use crate::request::{CONTENT_TYPE, JSON_LENGTH, Method, Request};
+use crate::request::{CONTENT_TYPE, JSON_LENGTH, Method, Request, RequestHeaders};
 use crate::response::Response;
 use crate::rows::Rows;
 use crate::signature::Signature;
@@ -151,8 +151,7 @@ fn status<M: Model>(data: &[u8], signature: &str) -> Option<u16> {
     let request = Request {
         method,
         path_with_query: path.to_owned(),
-        headers: headers.collect(),
-        prediction_id: None,
+        headers: RequestHeaders::Passed { needed: headers.collect(), prediction_id: None },
         body: body.to_vec(),
     };
     let response = response::<M>(&request, signature).unwrap_or_else(Response::from);
@@ -192,8 +191,7 @@ pub fn echo(signature: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
     let request = Request {
         method: Method::Post,
         path_with_query: path.to_owned(),
-        headers: Vec::new(),
-        prediction_id: None,
+        headers: RequestHeaders::none(),
         body: body.into(),
     };
     let response = respond::<Echo>(&request, NAME, || Ok(graph::stub::graph(signature, Ok)));

@@ -5,7 +5,7 @@ use crate::bindings::exports::spinfer::serve::buffered_handler as wit;
 use crate::handler::handle;
 use crate::hooks::ModelHooks;
 use crate::model::Model;
-use crate::request::{Method, Request};
+use crate::request::{Method, Request, RequestHeaders};
 
 impl<M: Model> wit::Guest for Doors<M> {
     fn needed_headers() -> Vec<String> {
@@ -16,12 +16,14 @@ impl<M: Model> wit::Guest for Doors<M> {
         let response = handle::<M>(&Request {
             method: request.method.into(),
             path_with_query: request.path_with_query,
-            headers: request
-                .headers
-                .into_iter()
-                .map(|header| (header.index, header.value))
-                .collect(),
-            prediction_id: None,
+            headers: RequestHeaders::Passed {
+                needed: request
+                    .headers
+                    .into_iter()
+                    .map(|header| (header.index, header.value))
+                    .collect(),
+                prediction_id: None,
+            },
             body: request.body,
         });
         wit::Response {

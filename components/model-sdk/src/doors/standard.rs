@@ -1,5 +1,6 @@
 //! The standard door: `wasi:http/handler`, which every WASI 0.3 host calls. The request body is read
-//! whole, and the response body is written in one call. The host limits the size of bodies.
+//! in one call if its length is announced, and the response body is written in one. Headers are read
+//! when they are needed. The host limits the size of bodies.
 
 use spin_sdk::wasip3::exports::http::handler::Guest;
 use spin_sdk::wasip3::http::types;
@@ -8,36 +9,41 @@ use spin_sdk::wasip3::{spawn, wit_future, wit_stream};
 
 use super::Doors;
 use crate::handler::handle;
-use crate::hooks::ModelHooks;
 use crate::model::Model;
-use crate::request::{Method, Request};
+use crate::request::{Method, Request, RequestHeaders};
 use crate::response::Response;
 
-/// Initial capacity for the body, in bytes: one read is enough for most predictions.
+/// Initial capacity for a body of unknown length, in bytes: one read is enough for most predictions.
 const FIRST_READ_BYTES: usize = 4096;
-/// The request's id in the prediction log: an instance may have several requests in flight.
-const PREDICTION_ID: &str = "spinfer-prediction-id";
+/// Maximum initial capacity, in bytes. Memory for more is taken as it arrives, whatever is announced.
+const MAX_FIRST_READ_BYTES: usize = 1 << 20;
 
 impl<M: Model> Guest for Doors<M> {
     async fn handle(request: types::Request) -> Result<types::Response, types::ErrorCode> {
-        send(handle::<M>(&receive(request, ModelHooks::of::<M>().needed_headers()).await?))
+        send(handle::<M>(&receive(request).await?))
     }
 }
 
-async fn receive(
-    request: types::Request,
-    needed_headers: &[&str],
-) -> Result<Request, types::ErrorCode> {
+async fn receive(request: types::Request) -> Result<Request, types::ErrorCode> {
     let method = request.get_method().into();
     let path_with_query = request.get_path_with_query().unwrap_or_default();
-    let sent = request.get_headers();
-    let mut headers = Vec::new();
-    for (index, name) in (0..).zip(needed_headers) {
-        headers.extend(sent.get(name).into_iter().map(|value| (index, value)));
-    }
-    let prediction_id = sent.get(PREDICTION_ID).pop().and_then(|id| String::from_utf8(id).ok());
-    let length = sent.get("content-length");
-    let length = length.first().and_then(|value| str::from_utf8(value).ok()?.parse().ok());
+    let headers = request.get_headers();
+    let body = match method {
+        // No operation reads it.
+        Method::Get | Method::Head => Vec::new(),
+        Method::Post | Method::Other => {
+            let length = headers.get("content-length");
+            let length = length.first().and_then(|value| str::from_utf8(value).ok()?.parse().ok());
+            receive_body(request, length).await?
+        }
+    };
+    Ok(Request { method, path_with_query, headers: RequestHeaders::OnDemand(headers), body })
+}
+
+async fn receive_body(
+    request: types::Request,
+    length: Option<usize>,
+) -> Result<Vec<u8>, types::ErrorCode> {
     let (_handled, handled) = wit_future::new(|| Ok(()));
     let (body, trailers) = types::Request::consume_body(request, handled);
     let body = read(body, length).await;
@@ -45,12 +51,13 @@ async fn receive(
         // Fails if the body was cut off.
         trailers.await?;
     }
-    Ok(Request { method, path_with_query, headers, prediction_id, body })
+    Ok(body)
 }
 
 /// Reads `length` bytes, or to the end: detecting the end costs another read.
 async fn read(mut stream: StreamReader<u8>, length: Option<usize>) -> Vec<u8> {
-    let mut body = Vec::with_capacity(FIRST_READ_BYTES);
+    let capacity = length.unwrap_or(FIRST_READ_BYTES).min(MAX_FIRST_READ_BYTES);
+    let mut body = Vec::with_capacity(capacity);
     while length != Some(body.len()) {
         let (result, read) = stream.read(body).await;
         body = read;

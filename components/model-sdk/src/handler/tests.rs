@@ -2,7 +2,7 @@ use super::*;
 use crate::graph::stub::graph;
 use crate::hooks::Mapping;
 use crate::prediction::Prediction;
-use crate::request::{JSON_LENGTH, Method};
+use crate::request::{JSON_LENGTH, Method, RequestHeaders};
 use crate::rows::Rows;
 use crate::signature::Signature;
 use crate::signature::tests::iris;
@@ -28,8 +28,7 @@ fn respond_to(
     let request = Request {
         method,
         path_with_query: path.to_owned(),
-        headers: Vec::new(),
-        prediction_id: None,
+        headers: RequestHeaders::none(),
         body: body.into(),
     };
     let response =

@@ -82,12 +82,12 @@ pub(super) fn split(request: &Request) -> Result<(&[u8], BinaryTensors<'_>), Err
     let Some(value) = request.header(JSON_LENGTH) else {
         return Ok((body, BinaryTensors(None)));
     };
-    let length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+    let length = std::str::from_utf8(&value).ok().and_then(|value| value.parse().ok());
     let (json, tensors) = length.and_then(|length| body.split_at_checked(length)).ok_or_else(|| {
         Error::invalid(format!(
             "Inference-Header-Content-Length: expected the length of the JSON, at most {} bytes (the body), got {:?}",
             body.len(),
-            String::from_utf8_lossy(value)
+            String::from_utf8_lossy(&value)
         ))
     })?;
     Ok((json, BinaryTensors(Some(tensors))))

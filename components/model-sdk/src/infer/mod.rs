@@ -49,7 +49,7 @@ pub(crate) fn infer(
         draft.short_form(std::slice::from_ref(prediction));
     }
     draft.outputs(&outputs);
-    draft.append(request.prediction_id.as_deref());
+    draft.append(request.prediction_id().as_deref());
     Ok(response)
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn invoke(
     let mut draft = Draft::new(graph.signature(), "invocations", rows.count as usize);
     draft.rows(&rows);
     draft.predictions(&predictions);
-    draft.append(request.prediction_id.as_deref());
+    draft.append(request.prediction_id().as_deref());
     Ok(Response::json(200, body))
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn predict(
     let signature = graph.signature();
     let mut reader = RowReader::new(signature, request.body.len())?;
     let PredictRequest { id, rows, many } = match hooks.file {
-        Some(file) if file.is_body(request.header(CONTENT_TYPE), &request.body)? => {
+        Some(file) if file.is_body(request.header(CONTENT_TYPE).as_deref(), &request.body)? => {
             reader.file(request.body.clone());
             PredictRequest { id: None, rows: "the body".into(), many: false }
         }
@@ -61,7 +61,7 @@ pub(crate) fn predict(
         _ => draft.rows(&rows),
     }
     draft.predictions(predictions);
-    draft.append(request.prediction_id.as_deref());
+    draft.append(request.prediction_id().as_deref());
     Ok(Response::json(200, body))
 }
 

@@ -237,8 +237,7 @@ fn file_is_logged_by_type_and_length() {
 #[test]
 fn prediction_id_is_passed() {
     let graph = graph(iris(), |_| Ok(of_iris(1)));
-    let mut request = Request::post("/", br#"{"features":[1,2,3,4]}"#);
-    request.prediction_id = Some("an id".into());
+    let request = Request::post("/", br#"{"features":[1,2,3,4]}"#).with_prediction_id("an id");
     captured::SENT.take();
     predict(&graph, &request, &ModelHooks::of::<LoggedModel>()).unwrap();
     assert!(captured::SENT.take()[0].starts_with("iris-classifier 1 1 of an id\n"));
