@@ -107,16 +107,10 @@ impl RequestOrigin<'_> {
                 let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
                 format!("{}://{}{target}", self.client.scheme, host(head)).into()
             }
-            // As in Spin, the root is an empty string, and only the headers below omit `/...`.
-            SpinHeader::MatchedRoute => match route.to_string() {
-                root if root == "/" => "".into(),
-                shown => shown.into(),
-            },
-            SpinHeader::ComponentRoute => {
-                route.raw().strip_suffix("/...").unwrap_or(route.raw()).into()
-            }
-            SpinHeader::RawComponentRoute => route.raw().into(),
-            SpinHeader::BasePath => "/".into(),
+            SpinHeader::MatchedRoute => return route.headers().matched.clone(),
+            SpinHeader::ComponentRoute => return route.headers().component.clone(),
+            SpinHeader::RawComponentRoute => return route.headers().raw.clone(),
+            SpinHeader::BasePath => return Some(HeaderValue::from_static("/")),
             SpinHeader::ClientAddr => self.client.address.to_string().into(),
             SpinHeader::PredictionId => return self.predictions.map(|of| header_value(of.id())),
             SpinHeader::PathMatch(name) => {
@@ -146,6 +140,7 @@ impl RequestOrigin<'_> {
         let parameters: Vec<_> = parameters
             .map(|(name, _)| (name.clone(), SpinHeader::PathMatch(name.clone())))
             .collect();
+        head.headers.reserve(NAMES.len() + parameters.len());
         for (name, header) in NAMES.into_iter().chain(parameters) {
             if let Some(value) = self.value(&header, head) {
                 head.headers.insert(name, value);

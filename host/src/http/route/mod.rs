@@ -8,7 +8,7 @@ mod nearest;
 use std::fmt;
 use std::sync::LazyLock;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use crate::http::percent;
 
@@ -25,6 +25,17 @@ pub struct Pattern {
     segments: Vec<Segment>,
     /// Whether it matches the rest of a path.
     rest: bool,
+    headers: RouteHeaders,
+}
+
+/// The values of Spin's headers that describe a route. `None` for one that no header can have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteHeaders {
+    /// Without the slash of the root, as in Spin.
+    pub matched: Option<HeaderValue>,
+    /// Without `/...`.
+    pub component: Option<HeaderValue>,
+    pub raw: Option<HeaderValue>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +46,7 @@ enum Segment {
 }
 
 /// Matches every path: the route of a request without one.
-pub static ANY: LazyLock<Pattern> =
-    LazyLock::new(|| Pattern { raw: "/...".into(), segments: Vec::new(), rest: true });
+pub static ANY: LazyLock<Pattern> = LazyLock::new(|| Pattern::new("/...".into(), Vec::new(), true));
 
 impl Pattern {
     /// Parses a manifest's `route`. As in Spin, the leading slash is optional.
@@ -66,7 +76,24 @@ impl Pattern {
                 return Err(format!("the parameter `:{name}` occurs twice; rename one"));
             }
         }
-        Ok(Self { raw: route.to_owned(), segments, rest })
+        Ok(Self::new(route.to_owned(), segments, rest))
+    }
+
+    fn new(raw: String, segments: Vec<Segment>, rest: bool) -> Self {
+        let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).ok();
+        let matched = format!("/{}", shown(&raw));
+        let headers = RouteHeaders {
+            matched: value(if matched == "/" { "" } else { &matched }),
+            component: value(raw.strip_suffix("/...").unwrap_or(&raw)),
+            raw: value(&raw),
+        };
+        Self { raw, segments, rest, headers }
+    }
+
+    /// The values of Spin's headers that describe the route.
+    #[must_use]
+    pub fn headers(&self) -> &RouteHeaders {
+        &self.headers
     }
 
     /// The route as written in the manifest.
@@ -132,11 +159,15 @@ impl Segment {
     }
 }
 
+/// A route as Spin prints it, without the leading slash.
+fn shown(raw: &str) -> &str {
+    trim(raw.strip_prefix('/').unwrap_or(raw))
+}
+
 /// As Spin prints it: with a leading slash and without a trailing one; the root is `/`.
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let raw = self.raw.strip_prefix('/').unwrap_or(&self.raw);
-        write!(f, "/{}", trim(raw))
+        write!(f, "/{}", shown(&self.raw))
     }
 }
 
