@@ -161,6 +161,32 @@ fn http1_response_of_a_guest_that_fails_breaks_off() {
     }
 }
 
+/// The head does not wait for a guest that computes instead of writing the body.
+#[test]
+fn head_of_a_guest_that_computes_is_sent() {
+    let spinfer = Launch::new(&both(SHORT)).up();
+    let response = raw(&spinfer, "GET", "/p3/compute");
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.contains("transfer-encoding: chunked"), "{response}");
+    assert!(!response.ends_with("0\r\n\r\n"), "{response}");
+}
+
+#[test]
+fn short_body_that_is_written_without_waiting_has_a_length() {
+    let spinfer = Launch::new(&both("")).up();
+    for (path, body) in [("/p3/echo?short", "short"), ("/p2/path-info", "/path-info")] {
+        let response = spinfer.get(path);
+        assert_eq!((response.status, &*response.text()), (200, body), "{path}");
+        let length = body.len().to_string();
+        assert_eq!(response.header("content-length"), Some(&*length), "{path}");
+    }
+    for path in ["/p3/events?3&10", "/p2/events?3&10"] {
+        let response = spinfer.get(path);
+        assert_eq!(response.text(), "event 0\nevent 1\nevent 2\n", "{path}");
+        assert_eq!(response.header("transfer-encoding"), Some("chunked"), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn http2_response_of_a_guest_that_fails_is_reset() {
     let spinfer = Launch::new(&both(SHORT)).up();

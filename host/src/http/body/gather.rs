@@ -14,8 +14,8 @@ use super::Body;
 use super::cut_off::CutOff;
 use super::guest_body::GuestBody;
 
-/// Maximum announced length, in bytes.
-const MAX_LENGTH: u64 = 64 << 10;
+/// Maximum length of a short body, in bytes.
+pub(super) const MAX_LENGTH: u64 = 64 << 10;
 /// Maximum time for which the head of the response waits.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
@@ -49,7 +49,8 @@ async fn read(body: &mut GuestBody, frames: &mut VecDeque<Frame<Bytes>>) -> Resu
     Ok(())
 }
 
-fn concatenated(mut frames: VecDeque<Frame<Bytes>>) -> Bytes {
+/// The bytes of frames of data.
+pub(super) fn concatenated(mut frames: VecDeque<Frame<Bytes>>) -> Bytes {
     if frames.len() <= 1 {
         let only = frames.pop_front().and_then(|frame| frame.into_data().ok());
         return only.unwrap_or_default();
@@ -72,7 +73,7 @@ mod tests {
 
     use super::*;
     use crate::http::body::guest_body::OpenGuestBodies;
-    use crate::http::body::instance_body::{InstanceBodies, StreamLimits};
+    use crate::http::body::instance_body::{InstanceBodies, StreamLimits, UnsentBody};
     use crate::http::body::outcome::ResponseReader;
     use crate::http::body::response_memory::ResponseMemory;
 
@@ -83,7 +84,7 @@ mod tests {
         let body = StreamBody::new(frames.map(Ok::<_, Error>)).boxed_unsync();
         let minute = Duration::from_secs(60);
         let limits = StreamLimits { idle: minute, total: None, linger: minute };
-        let body = InstanceBodies::new(limits).response(body, Some(length), false);
+        let body = InstanceBodies::new(limits).response(UnsentBody::new(body, Some(length), false));
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let reader = ResponseReader(Arc::default());
         let open = OpenGuestBodies::new(ResponseMemory::new(1 << 20, 1 << 20));

@@ -255,7 +255,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::http::body::instance_body::{InstanceBodies, StreamLimits};
+    use crate::http::body::instance_body::{InstanceBodies, StreamLimits, UnsentBody};
 
     const MEMORY: usize = 1 << 20;
 
@@ -269,7 +269,7 @@ mod tests {
         };
         let minute = Duration::from_secs(60);
         let limits = StreamLimits { idle: minute, total: None, linger: minute };
-        InstanceBodies::new(limits).response(written, None, false)
+        InstanceBodies::new(limits).response(UnsentBody::new(written, None, false))
     }
 
     struct Component {

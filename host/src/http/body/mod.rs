@@ -4,7 +4,9 @@
 //!
 //! ```text
 //! guest, fast door ───── Bytes ─────────────┐
-//! guest, standard door ─ InstanceBody       │  instance_body/    fails unless the guest finishes it;
+//! guest, standard door ─ UnsentBody ────────┤  instance_body/unsent.rs  whole if it is short and complete
+//!                        │                  │                           when its head is sent; else
+//!                        InstanceBody       │  instance_body/    fails unless the guest finishes it;
 //!                        │                  │                    idle timeout; announced length
 //!                        GuestBody ─────────┤  guest_body.rs   permit until it is complete in memory
 //! another server ── OutboundResponseBody ───┤  fetched.rs      timeout between frames

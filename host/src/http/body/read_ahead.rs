@@ -294,14 +294,14 @@ mod tests {
     use wasmtime_wasi_http::WasiBody;
 
     use super::*;
-    use crate::http::body::instance_body::{InstanceBodies, StreamLimits};
+    use crate::http::body::instance_body::{InstanceBodies, StreamLimits, UnsentBody};
 
     type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, Error>>;
 
     fn of_instance(body: WasiBody) -> InstanceBody {
         let minute = Duration::from_secs(60);
         let limits = StreamLimits { idle: minute, total: None, linger: minute };
-        InstanceBodies::new(limits).response(body, None, false)
+        InstanceBodies::new(limits).response(UnsentBody::new(body, None, false))
     }
 
     /// A body that a guest writes, and its permit.
@@ -409,7 +409,8 @@ mod tests {
         let limits = StreamLimits { idle: minute, total: None, linger: minute };
         let written = StreamBody::new(written).boxed_unsync();
         let announced = (MAX_AHEAD + 2 * PIECE) as u64;
-        let long = InstanceBodies::new(limits).response(written, Some(announced), false);
+        let long =
+            InstanceBodies::new(limits).response(UnsentBody::new(written, Some(announced), false));
         let mut long = ReadAhead::new(long, Arc::new(permit), Arc::default(), None);
         assert_eq!(long.start_ahead(), None, "it is too long");
         assert!(long.is_full());

@@ -1,28 +1,21 @@
 //! The call of a guest for one request, through either version of `wasi:http`.
 //!
-//! wasmtime's `handler::Prepared` makes the same calls. Here the body of the response is registered with
-//! its instance at once, before any more of the guest runs ([`InstanceBodies`]).
+//! wasmtime's `handler::Prepared` makes the same calls. Here the response is sent later, and its body
+//! fails if the guest does not finish it ([`UnsentResponses`]).
 
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::channel::oneshot;
 use parking_lot::Mutex;
 use wasmtime::component::{Accessor, Resource, TypedFuncCallConcurrent};
 use wasmtime::{Result, StoreContextMut, format_err};
 use wasmtime_wasi_http::handler::{Proxy, Request};
 use wasmtime_wasi_http::p2::bindings::http::types as p2_types;
 use wasmtime_wasi_http::p3::bindings::http::types as p3_types;
-use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView, p2, p3};
+use wasmtime_wasi_http::{Error, WasiHttpView, p2, p3};
 
-use super::is_failure;
+use super::unsent::{Responder, UnsentResponses};
 use crate::guest::instance::InstanceState;
-use crate::http::body::instance_body::{InstanceBodies, InstanceBody};
-use crate::http::body::outcome::ResponseOutcome;
-use crate::http::framing::announced_length;
-
-/// The response of a guest.
-pub(super) type GuestResponse = http::Response<InstanceBody>;
 
 type P2Arguments = (Resource<p2_types::IncomingRequest>, Resource<p2_types::ResponseOutparam>);
 type P3Results = (Result<Resource<p3_types::Response>, p3_types::ErrorCode>,);
@@ -44,38 +37,14 @@ pub(super) enum GuestCall<'a> {
     },
 }
 
-/// Passes on the response.
-pub(super) struct Responder {
-    sender: oneshot::Sender<Result<GuestResponse>>,
-    outcome: Arc<ResponseOutcome>,
-    bodies: Arc<InstanceBodies>,
-}
-
-impl Responder {
-    /// `passed_on`: the instance does not write the body itself.
-    fn respond(self, response: Result<http::Response<WasiBody>>, passed_on: bool) {
-        if is_failure(&response) {
-            self.outcome.fail();
-        }
-        let response = response.map(|response| {
-            let announced = announced_length(response.headers());
-            response.map(|body| self.bodies.response(body, announced, passed_on))
-        });
-        // Fails if the caller was dropped.
-        let _ = self.sender.send(response);
-    }
-}
-
 impl<'a> GuestCall<'a> {
     pub(super) fn start(
         mut store: StoreContextMut<'_, InstanceState>,
         proxy: &'a Proxy,
         request: Request,
-        sender: oneshot::Sender<Result<GuestResponse>>,
-        outcome: Arc<ResponseOutcome>,
+        responder: Responder,
+        unsent: &Arc<UnsentResponses>,
     ) -> Result<Self> {
-        let bodies = Arc::clone(&store.data().bodies);
-        let responder = Responder { sender, outcome, bodies };
         match proxy {
             Proxy::P3(guest) => {
                 let (request, received) =
@@ -89,10 +58,10 @@ impl<'a> GuestCall<'a> {
                 let responder = Arc::new(Mutex::new(Some(responder)));
                 let mut view = store.data_mut().http();
                 let request = view.new_incoming_request(p2_types::Scheme::Http, request)?;
-                let responding = Arc::clone(&responder);
+                let (responding, unsent) = (Arc::clone(&responder), Arc::clone(unsent));
                 let out = view.new_response_outparam_from_callback(move |response| {
                     if let Some(responder) = responding.lock().take() {
-                        responder.respond(response.map_err(Into::into), false);
+                        unsent.add(responder, response.map_err(Into::into), false);
                     }
                 })?;
                 let handle = guest.wasi_http_incoming_handler().func_handle();
@@ -102,11 +71,16 @@ impl<'a> GuestCall<'a> {
         }
     }
 
-    /// Runs the call to its end. The response is passed on, or the error instead of one.
+    /// Runs the call to its end. Adds the response to those that are `unsent`, or the error instead of
+    /// one.
     ///
     /// # Errors
     /// The guest fails after its response.
-    pub(super) async fn run(self, accessor: &Accessor<InstanceState>) -> Result<()> {
+    pub(super) async fn run(
+        self,
+        accessor: &Accessor<InstanceState>,
+        unsent: &UnsentResponses,
+    ) -> Result<()> {
         match self {
             Self::P3 { guest, call, responder, received } => {
                 let handle = guest.wasi_http_handler().func_handle();
@@ -119,7 +93,7 @@ impl<'a> GuestCall<'a> {
                     });
                     (response, store.data_mut().outbound.take_passed_on())
                 });
-                responder.respond(response, passed_on);
+                unsent.add(responder, response, passed_on);
                 Ok(())
             }
             Self::P2 { guest, call, responder } => {
@@ -127,7 +101,7 @@ impl<'a> GuestCall<'a> {
                 let returned = handle.finish_call_concurrent(accessor, call).await;
                 let Some(responder) = responder.lock().take() else { return returned };
                 let none = || Err(format_err!("the guest set no response"));
-                responder.respond(returned.and_then(|()| none()), false);
+                unsent.add(responder, returned.and_then(|()| none()), false);
                 Ok(())
             }
         }

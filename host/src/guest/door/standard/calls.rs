@@ -11,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use wasmtime::AsContextMut;
 use wasmtime::component::Accessor;
 
+use super::loop_waker::LoopWaker;
 use crate::config::app::ComponentSpec;
 use crate::config::instance_reuse::ServedInterface;
 use crate::guest::instance::{InstanceState, MAX_HANDLES};
@@ -51,6 +52,7 @@ impl Drop for AbandonOnDrop {
 
 /// What the inside of `run_concurrent` reports to the outside.
 pub(super) struct Progress {
+    pub(super) inside: Arc<LoopWaker>,
     /// Whether the inside was polled: the guest does not compute.
     pub(super) polled: AtomicBool,
     /// Whether the guest has paused since it took the last request.
@@ -70,6 +72,7 @@ pub(super) struct CallsInFlight {
 impl Progress {
     pub(super) fn new() -> Self {
         Self {
+            inside: Arc::default(),
             polled: AtomicBool::new(false),
             paused: AtomicBool::new(true),
             in_flight: Mutex::default(),

@@ -34,11 +34,14 @@ use crate::http::spin_headers::RequestOrigin;
 
 mod call;
 mod calls;
+mod loop_waker;
 mod pool;
+mod unsent;
 mod worker;
 
 use calls::{AbandonOnDrop, RequestCaller};
 use pool::Pool;
+use unsent::ResponseBody;
 use worker::{NotInstantiated, WorkerJob};
 
 /// A component's instances behind the standard door.
@@ -155,13 +158,19 @@ impl StandardDoor {
                 check_status(response.status())
                     .map_err(|problem| invalid_response(self.stores.spec(), problem))?;
                 let (head, body) = response.into_parts();
-                let body = open_bodies.send(body, body_permit, reader, origin.client.client());
-                let body = match expected(&head, is_head) {
-                    Expected::Nothing => Body::whole(Bytes::new()),
-                    Expected::Announced(length) => {
-                        gather(body, length).await.map_err(|cut| self.stopped(cut))?
+                let body = match (expected(&head, is_head), body) {
+                    (Expected::Nothing, _) => Body::whole(Bytes::new()),
+                    (_, ResponseBody::Whole(bytes)) => Body::whole(bytes),
+                    (expected, ResponseBody::Open(body)) => {
+                        let client = origin.client.client();
+                        let body = open_bodies.send(body, body_permit, reader, client);
+                        match expected {
+                            Expected::Announced(length) => {
+                                gather(body, length).await.map_err(|cut| self.stopped(cut))?
+                            }
+                            Expected::Nothing | Expected::AnyLength => Body::streamed(body),
+                        }
                     }
-                    Expected::AnyLength => Body::streamed(body),
                 };
                 Ok(Response::from_parts(head, body))
             }

@@ -30,6 +30,9 @@
 //! any       | the guest fails                    | stopped   | recorded as failed
 //! ```
 //!
+//! A response is sent with its body if the guest writes that without waiting ([`UnsentResponses`]). The
+//! next request is taken after it.
+//!
 //! A response fails if the guest returns an error or a status that is not valid, responds 500, or
 //! breaks off its body. An instance of `wasi:http` 0.2 takes no request before the response to the last
 //! one has ended; one of 0.3 can have taken others by the time a response fails.
@@ -41,7 +44,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use futures::channel::oneshot;
@@ -54,9 +57,10 @@ use wasmtime::{AsContextMut, Result, Store, Trap};
 use wasmtime_wasi_http::handler::{Proxy, Request};
 
 use super::WorkerContext;
-use super::call::{GuestCall, GuestResponse};
+use super::call::GuestCall;
 use super::calls::{CallTracker, Progress, RequestCaller};
 use super::pool::{Next, WorkerSlot};
+use super::unsent::{GuestResponse, Responder, UnsentResponses};
 use crate::config::app::ComponentSpec;
 use crate::config::instance_reuse::ServedInterface;
 use crate::guest::instance::{InstanceState, is_deadline_exceeded, is_pool_full};
@@ -157,19 +161,24 @@ async fn serve(
 ) -> Result<Ended> {
     let progress = Progress::new();
     let bodies = Arc::clone(&store.data().bodies);
+    let unsent = UnsentResponses::new(Arc::clone(&bodies));
     let inside = async |accessor: &Accessor<InstanceState>| {
-        serve_inside(accessor, component.stores.spec(), proxy, slot, &progress).await
+        serve_inside(accessor, component.stores.spec(), proxy, slot, &progress, &unsent).await
     };
     let mut inside = pin!(store.run_concurrent(inside));
     let mut timer = Timer::default();
+    let waker = Waker::from(Arc::clone(&progress.inside));
     poll_fn(|cx| {
         progress.polled.store(false, Ordering::Relaxed);
-        if let Poll::Ready(ended) = inside.as_mut().poll(cx) {
+        let polled = progress.inside.poll(&waker, cx, |cx| inside.as_mut().poll(cx));
+        // The guest waits for something, computes, or has failed.
+        let sent = unsent.send_all();
+        if let Poll::Ready(ended) = polled {
             return Poll::Ready(ended.flatten());
         }
         if !progress.polled.load(Ordering::Relaxed) {
             slot.decline();
-        } else if !progress.paused.swap(true, Ordering::Relaxed) {
+        } else if !progress.paused.swap(true, Ordering::Relaxed) || sent {
             cx.waker().wake_by_ref();
         }
         bodies.wake_at_end(cx);
@@ -192,19 +201,26 @@ async fn serve_inside(
     proxy: &Proxy,
     slot: &WorkerSlot<WorkerJob>,
     progress: &Progress,
+    unsent: &Arc<UnsentResponses>,
 ) -> Result<Ended> {
     let mut calls = CallTracker::new(spec, interface(proxy), accessor, progress);
     let mut running = FuturesUnordered::new();
     let mut reason = Ended::Retired;
     poll_fn(|cx| {
         progress.polled.store(true, Ordering::Relaxed);
+        progress.inside.set_polled();
         loop {
+            // Ends calls of 0.2.
+            unsent.send_ready();
             // First, so that an exceeded deadline is known before another request is taken.
             while let Poll::Ready(Some(ended)) = running.poll_next_unpin(cx) {
                 match ended {
                     Ok(caller) => calls.end(&caller),
                     Err(error) => return Poll::Ready(Err(error)),
                 }
+            }
+            if !unsent.send_ready() {
+                return Poll::Pending;
             }
             if running.is_empty()
                 && calls.linger_deadline.is_some()
@@ -219,7 +235,7 @@ async fn serve_inside(
                 Next::Serve(job) => {
                     calls.begin(job.deadline, &job.caller);
                     let turn = Turn { concurrent: !running.is_empty(), last: !calls.is_reused() };
-                    running.push(call(accessor, proxy, job, turn));
+                    running.push(call(accessor, proxy, job, turn, unsent));
                     continue;
                 }
                 Next::Wait => {}
@@ -259,9 +275,10 @@ fn call<'a>(
     proxy: &'a Proxy,
     job: WorkerJob,
     Turn { concurrent, last }: Turn,
+    unsent: &'a Arc<UnsentResponses>,
 ) -> impl Future<Output = Result<Arc<RequestCaller>>> + use<'a> {
     let WorkerJob { request, deadline: _, hops, predictions, response, caller, permit } = job;
-    let outcome = Arc::clone(&caller.outcome);
+    let responder = Responder { sender: response, outcome: Arc::clone(&caller.outcome) };
     let is_p2 = matches!(proxy, Proxy::P2(_));
     let started = accessor.with(|mut store| {
         store.data_mut().outbound.serve(&request, hops, concurrent);
@@ -269,11 +286,11 @@ fn call<'a>(
             store.data_mut().predictions.begin(Arc::clone(predictions));
         }
         let store = store.as_context_mut();
-        GuestCall::start(store, proxy, request, response, outcome)
+        GuestCall::start(store, proxy, request, responder, unsent)
     });
     async move {
         let permit = permit;
-        started?.run(accessor).await?;
+        started?.run(accessor, unsent).await?;
         drop(permit);
         // With 0.2 the caller receives the response while the guest runs, with 0.3 after its call.
         if is_p2 && !last {

@@ -17,6 +17,7 @@
 
 mod reader;
 mod shared;
+mod unsent;
 
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,8 @@ use wasmtime_wasi_http::WasiBody;
 
 use super::cut_off::CutOff;
 pub use reader::InstanceBody;
-use shared::SharedBody;
+use shared::{BodyState, SharedBody};
+pub use unsent::UnsentBody;
 
 /// Time after which a body that its client does not read is closed.
 pub const MAX_UNREAD: Duration = Duration::from_secs(30);
@@ -91,34 +93,27 @@ impl InstanceBodies {
         })
     }
 
-    /// The body of a response, `announced` to have that many bytes. `passed_on`: the instance does not
-    /// write it itself.
-    pub fn response(
-        self: &Arc<Self>,
-        body: WasiBody,
-        announced: Option<u64>,
-        passed_on: bool,
-    ) -> InstanceBody {
+    /// The body of a response, as its head is sent.
+    pub fn response(self: &Arc<Self>, body: UnsentBody) -> InstanceBody {
         let now = Instant::now();
         let total = self.limits.total.map(|total| now + total);
-        let body = self.body(body, announced, passed_on, total);
+        let body = self.body(body.state, body.passed_on, total);
         body.limit(now + MAX_UNREAD_COMPUTING);
         body
     }
 
     /// The body of a request that the instance sends.
     pub fn request(self: &Arc<Self>, body: WasiBody) -> InstanceBody {
-        self.body(body, None, false, None)
+        self.body(BodyState::new(body, None), false, None)
     }
 
     fn body(
         self: &Arc<Self>,
-        body: WasiBody,
-        announced: Option<u64>,
+        state: BodyState,
         passed_on: bool,
         total: Option<Instant>,
     ) -> InstanceBody {
-        let shared = Arc::new(SharedBody::new(body, announced, total));
+        let shared = Arc::new(SharedBody::new(state, total));
         let registered = (!passed_on).then(|| {
             let mut open = self.open.lock();
             open.last_number += 1;

@@ -40,14 +40,7 @@ pub(super) enum BodySource {
 }
 
 impl SharedBody {
-    pub(super) fn new(source: WasiBody, announced: Option<u64>, total: Option<Instant>) -> Self {
-        let state = BodyState {
-            ahead: VecDeque::new(),
-            source: BodySource::Open(source),
-            reader: None,
-            announced,
-            sent: 0,
-        };
+    pub(super) fn new(state: BodyState, total: Option<Instant>) -> Self {
         Self { deadline: AtomicU64::new(0), total, state: Mutex::new(state) }
     }
 
@@ -65,27 +58,10 @@ impl SharedBody {
     /// run, so nothing is written meanwhile.
     pub(super) fn end(&self, cause: &CutOff) {
         let mut state = self.state.lock();
-        let BodyState { ahead, source: BodySource::Open(body), .. } = &mut *state else { return };
-        let mut context = Context::from_waker(Waker::noop());
         // Few parts fit between guest and host.
-        let error = loop {
-            match Pin::new(&mut *body).poll_frame(&mut context) {
-                Poll::Ready(Some(Ok(frame))) => ahead.push_back(frame),
-                Poll::Ready(Some(Err(error))) => break Some(error),
-                Poll::Ready(None) => {
-                    state.source = BodySource::Ended(None);
-                    break None;
-                }
-                Poll::Pending => {
-                    state.source = BodySource::Ended(Some(cause.clone()));
-                    break None;
-                }
-            }
-        };
-        if let Some(error) = error {
-            let sent = state.sent + state.ahead.iter().map(size).sum::<u64>();
-            let cut = CutOff::of(&error, state.announced, sent);
-            state.source = BodySource::Ended(Some(cut));
+        state.read_written(u64::MAX);
+        if let BodySource::Open(_) = state.source {
+            state.source = BodySource::Ended(Some(cause.clone()));
         }
         if let Some(reader) = state.reader.take() {
             reader.wake();
@@ -99,6 +75,39 @@ fn size(frame: &Frame<Bytes>) -> u64 {
 }
 
 impl BodyState {
+    /// `announced` to have that many bytes.
+    pub(super) fn new(source: WasiBody, announced: Option<u64>) -> Self {
+        let source = BodySource::Open(source);
+        Self { ahead: VecDeque::new(), source, reader: None, announced, sent: 0 }
+    }
+
+    /// The size of what was read ahead, in bytes.
+    pub(super) fn size_ahead(&self) -> u64 {
+        self.ahead.iter().map(size).sum()
+    }
+
+    /// Reads ahead what has been written, until that is more than `max` bytes.
+    pub(super) fn read_written(&mut self, max: u64) {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut read = self.size_ahead();
+        while let BodySource::Open(body) = &mut self.source
+            && read <= max
+        {
+            match Pin::new(body).poll_frame(&mut context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    read += size(&frame);
+                    self.ahead.push_back(frame);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    let cut = CutOff::of(&error, self.announced, self.sent + read);
+                    self.source = BodySource::Ended(Some(cut));
+                }
+                Poll::Ready(None) => self.source = BodySource::Ended(None),
+                Poll::Pending => return,
+            }
+        }
+    }
+
     /// The next frame, and the cause if there is none because the body is cut off.
     pub(super) fn poll_next(
         &mut self,
@@ -130,14 +139,18 @@ impl BodyState {
             // The last frame: what follows without delay is known before the reader has everything.
             self.read_ahead(cx)?;
         }
-        let sent = self.sent + self.ahead.iter().map(size).sum::<u64>();
+        let sent = self.sent + self.size_ahead();
         let is_valid = sent <= announced && (is_data || sent == announced);
         Poll::Ready(is_valid.then_some(frame).ok_or(CutOff::Length { announced, sent }))
     }
 
-    /// Reads a frame ahead, if there is one.
+    /// Reads a frame ahead, if there is one. Fails if the body is cut off after the last one.
     fn read_ahead(&mut self, cx: &mut Context<'_>) -> Result<(), CutOff> {
-        let BodySource::Open(body) = &mut self.source else { return Ok(()) };
+        let body = match &mut self.source {
+            BodySource::Open(body) => body,
+            BodySource::Ended(None) => return Ok(()),
+            BodySource::Ended(Some(cut)) => return Err(cut.clone()),
+        };
         match Pin::new(body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => self.ahead.push_back(frame),
             Poll::Ready(Some(Err(error))) => {

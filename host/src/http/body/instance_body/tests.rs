@@ -7,7 +7,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
-use super::{InstanceBodies, InstanceBody, StreamLimits};
+use super::{InstanceBodies, InstanceBody, StreamLimits, UnsentBody};
 use crate::http::body::cut_off::CutOff;
 
 type Sender = mpsc::UnboundedSender<Result<Frame<Bytes>, WasiHttpError>>;
@@ -36,11 +36,11 @@ async fn read(body: &mut InstanceBody) -> Result<Option<Bytes>, CutOff> {
 async fn body_that_its_instance_has_not_finished_is_cut_off_after_what_was_written() {
     let instance = InstanceBodies::new(LIMITS);
     let (written, body) = source();
-    let mut body = instance.response(body, None, false);
+    let mut body = instance.response(UnsentBody::new(body, None, false));
     let (passed_on, other) = source();
-    let mut other = instance.response(other, None, true);
+    let mut other = instance.response(UnsentBody::new(other, None, true));
     let (finished, complete) = source();
-    let mut complete = instance.response(complete, None, false);
+    let mut complete = instance.response(UnsentBody::new(complete, None, false));
     send(&finished, "all");
     drop(finished);
     send(&written, "part");
@@ -60,7 +60,7 @@ async fn body_that_its_instance_has_not_finished_is_cut_off_after_what_was_writt
 async fn waiting_reader_is_woken_when_the_instance_is_dropped() {
     let instance = InstanceBodies::new(StreamLimits { idle: Duration::from_secs(60), ..LIMITS });
     let (written, body) = source();
-    let mut body = instance.response(body, None, false);
+    let mut body = instance.response(UnsentBody::new(body, None, false));
     let reading = tokio::spawn(async move { read(&mut body).await });
     tokio::task::yield_now().await;
     instance.end();
@@ -72,8 +72,8 @@ async fn waiting_reader_is_woken_when_the_instance_is_dropped() {
 async fn each_body_has_an_idle_timeout_of_its_own() {
     let instance = InstanceBodies::new(LIMITS);
     let ((writes, one), (_stalls, two)) = (source(), source());
-    let mut one = instance.response(one, None, false);
-    let mut two = instance.response(two, None, false);
+    let mut one = instance.response(UnsentBody::new(one, None, false));
+    let mut two = instance.response(UnsentBody::new(two, None, false));
     assert!(two.frame().now_or_never().is_none());
     for _ in 0..4 {
         tokio::time::sleep(LIMITS.idle / 2).await;
@@ -95,7 +95,7 @@ async fn total_time_is_limited_only_on_request() {
     let total = Some(4 * LIMITS.idle);
     let instance = InstanceBodies::new(StreamLimits { total, ..LIMITS });
     let (writes, body) = source();
-    let mut body = instance.response(body, None, false);
+    let mut body = instance.response(UnsentBody::new(body, None, false));
     let cut = loop {
         tokio::time::sleep(LIMITS.idle / 2).await;
         send(&writes, "part");
@@ -121,7 +121,7 @@ async fn body_of_another_length_than_announced_is_cut_off_before_it_is_complete(
         let (sender, body) = source();
         parts.iter().for_each(|part| send(&sender, part));
         drop(sender);
-        let mut body = instance.response(body, Some(announced), false);
+        let mut body = instance.response(UnsentBody::new(body, Some(announced), false));
         let mut received = 0;
         let cut = loop {
             match read(&mut body).await {
