@@ -63,7 +63,8 @@ pub struct ReuseConfig {
 /// The interface that an instance serves requests through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServedInterface {
-    /// A typed call of this host's own interfaces: the fast and the assignment door.
+    /// A typed call of this host's own interfaces: the fast and the assignment door. Also
+    /// `wasi:http/handler` 0.3 of a component that exports the fast door.
     Typed,
     /// `wasi:http/handler` 0.3.
     Http03,

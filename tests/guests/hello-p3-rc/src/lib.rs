@@ -1,6 +1,9 @@
 //! A handler of `wasi:http@0.3.0-rc-2026-03-15`, as in components of spin-sdk 6.0.0. It responds with the path, and the
 //! environment variable `GREETING` read through the release candidate and through the release, which Python's SDK imports
-//! both. `/via/<host>` requests `http://<host>/` and relays the response.
+//! both. `/count` responds with the number of requests to it that the instance has served, `/via/<host>` requests
+//! `http://<host>/` and relays the response.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasip3_rc::http::client;
 use wasip3_rc::http::types::{ErrorCode, Fields, Request, Response, Scheme};
@@ -10,6 +13,8 @@ wasip3_rc::http::service::export!(Hello);
 
 struct Hello;
 
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
 impl wasip3_rc::exports::http::handler::Guest for Hello {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let path = request.get_path_with_query().unwrap_or_default();
@@ -18,6 +23,7 @@ impl wasip3_rc::exports::http::handler::Guest for Hello {
                 Ok(text) => text,
                 Err(error) => format!("{error:?}"),
             },
+            None if path == "/count" => (COUNT.fetch_add(1, Ordering::Relaxed) + 1).to_string(),
             None => {
                 let candidate = greeting(wasip3_rc::cli::environment::get_environment());
                 let release = greeting(wasip3::cli::environment::get_environment());

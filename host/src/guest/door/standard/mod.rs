@@ -19,8 +19,9 @@ use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{p2, p3};
 
 use super::{
-    Evictable, Evicted, InstancePool, busy, check_status, deadline_exceeded, invalid_response,
+    Evictable, Evicted, InstancePool, busy, check_status, deadline_exceeded, fast, invalid_response,
 };
+use crate::config::instance_reuse::ServedInterface;
 use crate::guest::instance::{InstanceState, StoreFactory, is_deadline_exceeded, is_pool_full};
 use crate::guest::offload::GuestOffload;
 use crate::http::body::cut_off::CutOff;
@@ -53,6 +54,8 @@ pub struct StandardDoor {
 /// What the workers of a component share.
 struct WorkerContext {
     pre: ProxyPre<InstanceState>,
+    /// The interface that decides how often an instance is reused.
+    interface: ServedInterface,
     stores: Arc<StoreFactory>,
     instance_pool: Arc<InstancePool>,
     /// Where workers continue while their guests compute for long.
@@ -76,6 +79,15 @@ pub fn pre(pre: &InstancePre<InstanceState>) -> Option<ProxyPre<InstanceState>> 
     }
 }
 
+/// The interface of a component of 0.3. One that exports the fast door, too, has the same handler behind both,
+/// and states that its instances are reused.
+fn interface_of(pre: &InstancePre<InstanceState>) -> ServedInterface {
+    match pre.component().get_export_index(None, fast::EXPORT) {
+        Some(_) => ServedInterface::Typed,
+        None => ServedInterface::Http03,
+    }
+}
+
 impl StandardDoor {
     #[must_use]
     pub fn new(
@@ -84,12 +96,13 @@ impl StandardDoor {
         offload: GuestOffload,
         instance_pool: &Arc<InstancePool>,
     ) -> Arc<Self> {
-        let pre = match pre {
-            ProxyPre::P3(pre) => ProxyPre::P3(pre.clone()),
-            ProxyPre::P2(pre) => ProxyPre::P2(pre.clone()),
+        let (pre, interface) = match pre {
+            ProxyPre::P3(pre) => (ProxyPre::P3(pre.clone()), interface_of(pre.instance_pre())),
+            ProxyPre::P2(pre) => (ProxyPre::P2(pre.clone()), ServedInterface::Http02),
         };
         let component = Arc::new(WorkerContext {
             pre,
+            interface,
             stores: Arc::clone(stores),
             instance_pool: Arc::clone(instance_pool),
             offload,

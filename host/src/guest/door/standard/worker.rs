@@ -61,8 +61,6 @@ use super::call::GuestCall;
 use super::calls::{CallTracker, Progress, RequestCaller};
 use super::pool::{Next, WorkerSlot};
 use super::unsent::{GuestResponse, Responder, UnsentResponses};
-use crate::config::app::ComponentSpec;
-use crate::config::instance_reuse::ServedInterface;
 use crate::guest::instance::{InstanceState, is_deadline_exceeded, is_pool_full};
 use crate::http::body::cut_off::CutOff;
 use crate::http::body::instance_body::EndBodiesOnDrop;
@@ -163,7 +161,7 @@ async fn serve(
     let bodies = Arc::clone(&store.data().bodies);
     let unsent = UnsentResponses::new(Arc::clone(&bodies));
     let inside = async |accessor: &Accessor<InstanceState>| {
-        serve_inside(accessor, component.stores.spec(), proxy, slot, &progress, &unsent).await
+        serve_inside(accessor, component, proxy, slot, &progress, &unsent).await
     };
     let mut inside = pin!(store.run_concurrent(inside));
     let mut timer = Timer::default();
@@ -197,13 +195,14 @@ async fn serve(
 /// The part of [`serve`] that runs inside of `run_concurrent`, while the guest does not compute.
 async fn serve_inside(
     accessor: &Accessor<InstanceState>,
-    spec: &ComponentSpec,
+    component: &WorkerContext,
     proxy: &Proxy,
     slot: &WorkerSlot<WorkerJob>,
     progress: &Progress,
     unsent: &Arc<UnsentResponses>,
 ) -> Result<Ended> {
-    let mut calls = CallTracker::new(spec, interface(proxy), accessor, progress);
+    let spec = component.stores.spec();
+    let mut calls = CallTracker::new(spec, component.interface, accessor, progress);
     let mut running = FuturesUnordered::new();
     let mut reason = Ended::Retired;
     poll_fn(|cx| {
@@ -325,13 +324,6 @@ impl Timer {
                 polled => return polled,
             }
         }
-    }
-}
-
-fn interface(proxy: &Proxy) -> ServedInterface {
-    match proxy {
-        Proxy::P3(_) => ServedInterface::Http03,
-        Proxy::P2(_) => ServedInterface::Http02,
     }
 }
 
