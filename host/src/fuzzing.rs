@@ -31,6 +31,7 @@ use crate::inference::{bind as bind_tensors, check_settings};
 use crate::prediction_log::feedback;
 use crate::prediction_log::sinks::stream::RawEntry;
 use crate::server::preface::PrefaceTimeout;
+pub use crate::storage::postgres::fuzzing::{postgres_messages, postgres_value};
 use crate::storage::redis::reply::{self, Scan};
 
 /// A `spin.toml`, with each of its profiles.
@@ -244,19 +245,8 @@ pub fn preface(data: &[u8]) {
     let _entered = RUNTIME.enter();
     let Some((&piece, sent)) = data.split_first() else { return };
     let pieces = Pieces { rest: sent, piece: usize::from(piece).max(1) };
-    let mut stream = pin!(PrefaceTimeout::new(pieces, Duration::from_secs(3600)));
-    let mut cx = Context::from_waker(Waker::noop());
-    let mut seen = Vec::new();
-    loop {
-        let mut bytes = [0; 300];
-        let mut buffer = ReadBuf::new(&mut bytes);
-        assert!(matches!(stream.as_mut().poll_read(&mut cx, &mut buffer), Poll::Ready(Ok(()))));
-        if buffer.filled().is_empty() {
-            break;
-        }
-        seen.extend_from_slice(buffer.filled());
-    }
-    assert_eq!(seen, sent);
+    let stream = pin!(PrefaceTimeout::new(pieces, Duration::from_secs(3600)));
+    assert_eq!(read_all(stream).ok().as_deref(), Some(sent));
 }
 
 /// A Redis reply, received in pieces: its end and its value.
@@ -327,9 +317,27 @@ pub fn feedback_body(data: &[u8]) {
 }
 
 /// A reader that returns its bytes in pieces.
-struct Pieces<'a> {
-    rest: &'a [u8],
-    piece: usize,
+pub(crate) struct Pieces<'a> {
+    pub(crate) rest: &'a [u8],
+    pub(crate) piece: usize,
+}
+
+/// Reads a stream of [`Pieces`] to its end. It never waits.
+pub(crate) fn read_all(mut stream: Pin<&mut impl AsyncRead>) -> io::Result<Vec<u8>> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut seen = Vec::new();
+    loop {
+        let mut bytes = [0; 300];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        match stream.as_mut().poll_read(&mut cx, &mut buffer) {
+            Poll::Ready(read) => read?,
+            Poll::Pending => panic!("a stream of bytes that are there waits"),
+        }
+        if buffer.filled().is_empty() {
+            return Ok(seen);
+        }
+        seen.extend_from_slice(buffer.filled());
+    }
 }
 
 impl AsyncRead for Pieces<'_> {
@@ -363,6 +371,6 @@ mod tests {
     briefly! {
         spin_toml template outbound_host authority route runtime_config dotenv model_settings cache_control
         labels example bind preface body feedback_body redis_reply stream_entry content_encoding experiments_toml
-        experiment_change
+        experiment_change postgres_value postgres_messages
     }
 }

@@ -108,6 +108,38 @@ pub(super) fn value(ty: &Type, raw: &[u8], size: &mut ResultSize) -> Decoded<Pos
     if raw.is_empty() { Ok(value) } else { Err(MALFORMED) }
 }
 
+/// The types that are decoded, and one that is not.
+#[cfg(any(test, fuzzing))]
+pub(super) fn types() -> [Type; 25] {
+    [
+        Type::BOOL,
+        Type::CHAR,
+        Type::INT2,
+        Type::INT4,
+        Type::INT8,
+        Type::FLOAT4,
+        Type::FLOAT8,
+        Type::TEXT,
+        Type::BYTEA,
+        Type::DATE,
+        Type::TIME,
+        Type::TIMESTAMP,
+        Type::TIMESTAMPTZ,
+        Type::UUID,
+        Type::JSONB,
+        Type::NUMERIC,
+        Type::INT4_RANGE,
+        Type::INT8_RANGE,
+        Type::NUM_RANGE,
+        Type::INT4_ARRAY,
+        Type::INT8_ARRAY,
+        Type::NUMERIC_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::INTERVAL,
+        Type::POINT,
+    ]
+}
+
 fn take<const N: usize>(raw: &mut &[u8]) -> Decoded<[u8; N]> {
     let (bytes, rest) = raw.split_first_chunk::<N>().ok_or(MALFORMED)?;
     *raw = rest;
@@ -197,14 +229,18 @@ fn numeric(raw: &mut &[u8], size: &mut ResultSize) -> Decoded<String> {
     }
     let (mut digits, rest) = raw.split_at(bytes);
     *raw = rest;
-    let sign = match sign {
-        0 => "",
-        0x4000 => "-",
-        0xC000 => return Ok("NaN".into()),
-        0xD000 => return Ok("Infinity".into()),
-        0xF000 => return Ok("-Infinity".into()),
+    let (sign, special) = match sign {
+        0 => ("", None),
+        0x4000 => ("-", None),
+        0xC000 => ("", Some("NaN")),
+        0xD000 => ("", Some("Infinity")),
+        0xF000 => ("", Some("-Infinity")),
         _ => return Err(MALFORMED),
     };
+    if let Some(special) = special {
+        size.add(special.len()).map_err(DecodeError::TooLarge)?;
+        return Ok(special.into());
+    }
     let digits: Vec<u16> =
         std::iter::from_fn(|| digits.has_remaining().then(|| digits.get_u16())).collect();
     if digits.iter().any(|digit| *digit > 9999) {
@@ -393,6 +429,9 @@ mod tests {
         let mut size = size();
         value(&Type::NUMERIC, &raw, &mut size).unwrap();
         assert!(size.bytes() > 4 * 32_767);
+        let before = size.bytes();
+        value(&Type::NUMERIC, &number(0, 0xF000, 0, &[]), &mut size).unwrap();
+        assert_eq!(size.bytes() - before, "-Infinity".len());
         let mut array = Vec::new();
         let count = 1000_i32;
         array.extend([1, 0, 1700, count, 1].into_iter().flat_map(i32::to_be_bytes));
@@ -414,14 +453,8 @@ mod tests {
     proptest! {
         /// The bytes are the server's.
         #[test]
-        fn any_bytes_are_decoded_or_malformed(raw: Vec<u8>, index in 0..24_usize, dimensions in 0..3_i32) {
-            let types = [
-                Type::BOOL, Type::CHAR, Type::INT2, Type::INT4, Type::INT8, Type::FLOAT4, Type::FLOAT8,
-                Type::TEXT, Type::BYTEA, Type::DATE, Type::TIME, Type::TIMESTAMP, Type::TIMESTAMPTZ,
-                Type::UUID, Type::JSONB, Type::NUMERIC, Type::INT4_RANGE, Type::INT8_RANGE,
-                Type::NUM_RANGE, Type::INT4_ARRAY, Type::INT8_ARRAY, Type::NUMERIC_ARRAY,
-                Type::TEXT_ARRAY, Type::INTERVAL,
-            ];
+        fn any_bytes_are_decoded_or_malformed(raw: Vec<u8>, index in 0..25_usize, dimensions in 0..3_i32) {
+            let types = types();
             let _ = decoded(&types[index], &raw);
             let array: Vec<u8> = dimensions.to_be_bytes().into_iter().chain(raw).collect();
             let _ = decoded(&types[index], &array);

@@ -9,6 +9,8 @@ mod decode;
 mod encode;
 mod error;
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod result;
 mod value;
 

@@ -88,7 +88,7 @@ impl ResultSize {
     }
 
     /// Bytes counted so far.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
