@@ -16,9 +16,8 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::json;
-use super::reader::{Filter, LogSnapshot, StoredRecord};
+use super::reader::{Filter, LogSnapshot, Member, StoredFeedback, StoredRecord};
 use super::scalar::Scalar;
-use super::times::format;
 use layout::{ExportLayout, FieldLayout};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,7 +42,8 @@ pub enum ExportProgress {
 /// Number of records between two reports of progress.
 const REPORT: u64 = 4096;
 
-/// Columns of every export, before and after the inputs and outputs.
+/// Columns of every export, before and after the inputs and outputs: the members of a record, in their
+/// order.
 const BEFORE: [&str; 17] = [
     "id",
     "row",
@@ -163,30 +163,18 @@ impl CsvRow {
     fn of(&mut self, record: &StoredRecord, layout: &ExportLayout) {
         self.text.clear();
         self.ends.clear();
-        let optional = |text: &Option<String>| text.clone().unwrap_or_default();
-        self.add(record.id.to_string());
-        self.add(record.row.to_string());
-        self.add(format(record.time));
-        for text in [&record.model, &record.version, &record.route, &record.component] {
-            self.add(text);
+        for (name, member) in record.members() {
+            match (name, member) {
+                ("inputs", Member::Object(json)) => self.add_fields(json, &layout.inputs),
+                ("outputs", Member::Object(json)) => self.add_fields(json, &layout.outputs),
+                (_, Member::Probability(number)) => self.add_number(number),
+                (_, member) => self.add(member.text()),
+            }
         }
-        self.add(optional(&record.experiment));
-        self.add(optional(&record.variant));
-        self.add(optional(&record.unit));
-        self.add_number(record.propensity);
-        self.add(optional(&record.failed_over));
-        self.add(&record.cache);
-        self.add(record.status.to_string());
-        self.add(record.latency_us.to_string());
-        self.add_number(record.sample);
-        self.add(optional(&record.trace_id));
-        self.add_fields(&record.inputs, &layout.inputs);
-        self.add_fields(&record.outputs, &layout.outputs);
-        self.add(&record.attributes);
-        self.add(optional(&record.omitted));
-        self.add(optional(&record.feedback.label));
-        self.add_number(record.feedback.value);
-        self.add_number(record.feedback.reward);
+        let StoredFeedback { label, value, reward } = &record.feedback;
+        self.add(label.as_deref().unwrap_or_default());
+        self.add_number(*value);
+        self.add_number(*reward);
     }
 
     fn add_number(&mut self, number: Option<f64>) {

@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 use super::dataset::{DatasetReport, export_dataset};
 use super::destination::Destination;
+use super::{AFTER, BEFORE};
+use crate::prediction_log::reader::StoredRecord;
 use crate::prediction_log::record::{ColumnValues, Columns, LogEntry, Predictions};
 use crate::prediction_log::schema;
 use crate::prediction_log::tests::{
@@ -97,6 +99,17 @@ fn ids(dataset: &Path, table: &str) -> BTreeMap<String, Vec<String>> {
 
 fn counts(report: DatasetReport) -> (u64, u64, u64) {
     (report.objects, report.records, report.feedback)
+}
+
+#[test]
+fn every_member_of_a_record_has_a_column() {
+    let names = StoredRecord::default().members().map(|(name, _)| name);
+    let (before, rest) = names.split_at(BEFORE.len());
+    assert_eq!(before, BEFORE);
+    let (fields, after) = rest.split_at(2);
+    assert_eq!(fields, ["inputs", "outputs"]);
+    assert_eq!(after, &AFTER[..after.len()]);
+    assert!(AFTER[after.len()..].iter().all(|name| name.starts_with("feedback.")));
 }
 
 #[test]

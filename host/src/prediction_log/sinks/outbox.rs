@@ -422,7 +422,7 @@ fn event(
     if kind == RECORD {
         return Ok(find_record(connection, id, row)?.map(SinkEvent::Record));
     }
-    let query = "SELECT kind, label, number, time FROM feedback
+    let query = "SELECT kind, label, number, time, received FROM feedback
         WHERE prediction_id = ?1 AND row = ?2 AND kind = ?3";
     let mut statement = connection.prepare_cached(query)?;
     let found = statement.query_row(params![id, row, kind], truth).optional()?.flatten();

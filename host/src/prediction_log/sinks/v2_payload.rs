@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Number, Value, json};
 
-use crate::prediction_log::reader::StoredRecord;
+use crate::prediction_log::reader::{Member, StoredRecord};
 use crate::prediction_log::scalar::{Members, Scalar};
 use crate::prediction_log::settings::base_name;
 
@@ -33,32 +33,23 @@ pub(super) fn response(rows: &[&StoredRecord]) -> Value {
 /// The id, and what the log has beyond the protocol.
 fn head(rows: &[&StoredRecord]) -> Map<String, Value> {
     let Some(first) = rows.first() else { return Map::new() };
-    let StoredRecord { id, row, route, component, experiment, variant, .. } = first;
-    let StoredRecord { unit, propensity, failed_over, sample, .. } = first;
-    let StoredRecord { cache, status, latency_us, trace_id, attributes, omitted, .. } = first;
     let mut parameters = Map::new();
-    let mut add = |name: &str, value: Value| {
+    for (name, member) in first.members() {
+        // A value of a parameter is a string, a number or a boolean.
+        let value: Value = match (name, member) {
+            // The event and its body have these.
+            ("id" | "time" | "model" | "version" | "inputs" | "outputs", _) => continue,
+            (_, Member::Integer(number)) => number.into(),
+            (_, Member::Probability(number)) => number.into(),
+            (_, Member::Object("{}")) => Value::Null,
+            (_, Member::Optional(text) | Member::List(text)) => text.into(),
+            (_, member) => member.text().into(),
+        };
         if !value.is_null() {
             parameters.insert(name.into(), value);
         }
-    };
-    add("row", (*row).into());
-    add("route", route.as_str().into());
-    add("component", component.as_str().into());
-    add("experiment", experiment.as_deref().into());
-    add("variant", variant.as_deref().into());
-    add("unit", unit.as_deref().into());
-    add("propensity", (*propensity).into());
-    add("failed_over", failed_over.as_deref().into());
-    add("cache", cache.as_str().into());
-    add("status", (*status).into());
-    add("latency_us", (*latency_us).into());
-    add("sample", (*sample).into());
-    add("trace_id", trace_id.as_deref().into());
-    // A value of a parameter is a string, a number or a boolean.
-    add("attributes", Some(attributes.as_str()).filter(|text| *text != "{}").into());
-    add("omitted", omitted.as_deref().into());
-    let head = json!({ "id": id.to_string(), "parameters": parameters });
+    }
+    let head = json!({ "id": first.id.to_string(), "parameters": parameters });
     if let Value::Object(head) = head { head } else { Map::new() }
 }
 

@@ -25,10 +25,11 @@ use super::scalar::Members;
 use super::schema::{self, SchemaError};
 use super::sinks::outbox::{self, Outgoing, RECORD};
 use super::times::micros;
-use sources::Sources;
+pub(super) use sources::{SourceKey, Sources};
 use unmatched::Unmatched;
 
-const INSERT: &str = "INSERT OR IGNORE INTO predictions (id, row, time, source, cache, status,
+/// Inserts a record, unless the file has it.
+pub(super) const INSERT: &str = "INSERT OR IGNORE INTO predictions (id, row, time, source, cache, status,
     latency_us, trace_id, inputs, outputs, attributes, omitted, unit, propensity, failed_over, sample,
     epoch)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
@@ -40,7 +41,7 @@ const SET_FEEDBACK: &str = "INSERT INTO feedback
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
     ON CONFLICT DO UPDATE SET label = ?4, number = ?5, time = ?6, received = ?7, epoch = ?8";
 /// Selects all feedback that has a record.
-pub(super) const MATCHED: &str = "SELECT f.kind, f.label, f.number, f.time,
+pub(super) const MATCHED: &str = "SELECT f.kind, f.label, f.number, f.time, f.received,
     s.model, s.version, s.experiment, s.variant, p.outputs
     FROM feedback f JOIN predictions p ON p.id = f.prediction_id AND p.row = f.row
     JOIN sources s ON s.id = p.source";
@@ -160,7 +161,7 @@ impl LogStore {
         for message in messages {
             match message {
                 Message::Entry(entry, _) => {
-                    let source = sources.number(&transaction, entry)?;
+                    let source = sources.number(&transaction, source_of(entry))?;
                     let before = written.records;
                     insert(&mut statement, entry, source, buffers, unmatched, &mut written)?;
                     if written.records > before {
@@ -196,6 +197,17 @@ impl LogStore {
         transaction.commit()?;
         Ok(written)
     }
+}
+
+/// What the records of `entry` have in common with others.
+fn source_of(entry: &LogEntry) -> SourceKey<'_> {
+    let LogEntry { context, first_row: _, predictions } = entry;
+    let (experiment, variant) = match &context.exposure {
+        None => ("", ""),
+        Some(exposure) => (&*exposure.experiment, &*exposure.variant),
+    };
+    let (model, version) = (&predictions.model, &predictions.version);
+    [model, version, &context.route, &context.component, experiment, variant]
 }
 
 /// Inserts the records of `entry`.
@@ -382,18 +394,18 @@ fn stored(
         if let Some((truth, time)) = truth(row)?
             && truth.kind() == kind
         {
-            return Ok(Some((truth, observed_at(time, row.get(4)?))));
+            return Ok(Some((truth, time)));
         }
     }
     Ok(None)
 }
 
-/// Reads the columns kind, label, number and time. `None` if they are invalid: another program has
-/// written them.
+/// Reads the columns kind, label, number, time and received: the truth, and when it was known. `None` if
+/// they are invalid: another program has written them.
 pub(super) fn truth(row: &SqlRow<'_>) -> rusqlite::Result<Option<(Truth, i64)>> {
     let kind = row.get_ref(0)?.as_str()?;
     let (label, number): (Option<String>, Option<f64>) = (row.get(1)?, row.get(2)?);
-    let time = row.get(3)?;
+    let time = observed_at(row.get(3)?, row.get(4)?);
     let truth = match (kind, label, number) {
         ("label", Some(label), _) => Truth::Label(label),
         ("value", _, Some(number)) => Truth::Value(number),
@@ -410,8 +422,8 @@ pub(super) fn change(
     added: bool,
 ) -> rusqlite::Result<Option<QualityChange>> {
     let Some((truth, _)) = truth(row)? else { return Ok(None) };
-    let group = group(row, 4)?;
-    let outputs = Members::of(row.get_ref(8)?.as_str()?);
+    let group = group(row, 5)?;
+    let outputs = Members::of(row.get_ref(9)?.as_str()?);
     let info = models.get(&group.model, &group.version);
     let observation = observe(info, &outputs, &truth);
     Ok(observation.map(|observation| QualityChange { group, observation, added }))

@@ -5,40 +5,27 @@ use std::hash::{BuildHasher, RandomState};
 
 use rusqlite::Transaction;
 
-use crate::prediction_log::record::LogEntry;
-use crate::prediction_log::schema::SchemaError;
-
 /// Maximum number of sources whose number in the file is cached.
 const MAX_SOURCES: usize = 10_000;
 
+/// Model, version, route, component, experiment and variant; the last two are empty without an experiment.
+pub(in crate::prediction_log) type SourceKey<'a> = [&'a str; 6];
+
 /// Cache of the numbers of sources.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(in crate::prediction_log) struct Sources {
     hasher: RandomState,
     numbers: HashMap<u64, Vec<([String; 6], i64)>>,
     count: usize,
 }
 
 impl Sources {
-    /// The number of the source of `entry`, which is added to the file if necessary.
-    pub(super) fn number(
+    /// The number of the source `key`, which is added to the file if necessary.
+    pub(in crate::prediction_log) fn number(
         &mut self,
         transaction: &Transaction<'_>,
-        entry: &LogEntry,
-    ) -> Result<i64, SchemaError> {
-        let (context, predictions) = (&entry.context, &entry.predictions);
-        let (experiment, variant) = match &context.exposure {
-            None => ("", ""),
-            Some(exposure) => (&*exposure.experiment, &*exposure.variant),
-        };
-        let key: [&str; 6] = [
-            &predictions.model,
-            &predictions.version,
-            &context.route,
-            &context.component,
-            experiment,
-            variant,
-        ];
+        key: SourceKey<'_>,
+    ) -> rusqlite::Result<i64> {
         let hash = self.hasher.hash_one(key);
         let known = self.numbers.get(&hash);
         if let Some((_, number)) = known.iter().flat_map(|all| *all).find(|(k, _)| *k == key) {

@@ -211,6 +211,30 @@ fn feedback_impossible_for_the_model_is_rejected_with_the_fix() {
 }
 
 #[test]
+fn stored_feedback_from_the_future_was_known_when_it_was_received() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let one = id(1);
+    feed(&log, vec![item(one, label("setosa"), 5)]).unwrap();
+    close(&log);
+    let path = folder.path().join(schema::FILE);
+    let file = rusqlite::Connection::open(&path).unwrap();
+    // As an early version stored it.
+    file.execute("UPDATE feedback SET time = received + 3600000000", []).unwrap();
+    let mut reader = LogReader::open(&path).unwrap().unwrap();
+    let snapshot = reader.snapshot().unwrap();
+    let mut rows = Vec::new();
+    let read = snapshot.each_feedback((-1, i64::MAX), None, |row| {
+        rows.push(row);
+        Ok::<_, schema::SchemaError>(())
+    });
+    read.unwrap();
+    assert_eq!((rows.len(), rows[0].time), (1, rows[0].received), "as exports have it");
+    let (_, _, _, shown) = snapshot.feedback(one).unwrap().remove(0);
+    assert_eq!(shown, rows[0].received, "as `spinfer log show` has it");
+}
+
+#[test]
 fn imported_feedback_is_counted_by_the_next_host_and_refused_while_one_serves() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(schema::FILE);

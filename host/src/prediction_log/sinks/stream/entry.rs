@@ -21,67 +21,22 @@ impl StreamEntry {
 
 impl From<&SinkEvent> for StreamEntry {
     fn from(event: &SinkEvent) -> Self {
-        let (id, row) = event.key();
-        let mut fields = vec![
-            ("kind", event.kind().to_owned()),
-            ("id", id.to_string()),
-            ("row", row.to_string()),
-        ];
+        let mut fields = vec![("kind", event.kind().to_owned())];
         match event {
-            SinkEvent::Feedback(FeedbackEvent { id: _, row: _, truth, time }) => {
+            SinkEvent::Record(record) => {
+                let members = record.members().into_iter();
+                fields.extend(members.map(|(name, member)| (name, member.text().into_owned())));
+            }
+            SinkEvent::Feedback(FeedbackEvent { id, row, truth, time }) => {
                 let truth = match truth {
                     Truth::Label(label) => label.clone(),
                     Truth::Value(number) | Truth::Reward(number) => number.to_string(),
                 };
-                fields.extend([("time", times::format(*time)), ("truth", truth)]);
-            }
-            SinkEvent::Record(record) => {
-                let StoredRecord {
-                    id: _,
-                    row: _,
-                    time,
-                    model,
-                    version,
-                    route,
-                    component,
-                    experiment,
-                    variant,
-                    unit,
-                    propensity,
-                    failed_over,
-                    cache,
-                    status,
-                    latency_us,
-                    sample,
-                    trace_id,
-                    inputs,
-                    outputs,
-                    attributes,
-                    omitted,
-                    feedback: _,
-                } = record;
-                // Empty if there is none.
-                let optional = |text: &Option<String>| text.clone().unwrap_or_default();
                 fields.extend([
+                    ("id", id.to_string()),
+                    ("row", row.to_string()),
                     ("time", times::format(*time)),
-                    ("model", model.clone()),
-                    ("version", version.clone()),
-                    ("route", route.clone()),
-                    ("component", component.clone()),
-                    ("experiment", optional(experiment)),
-                    ("variant", optional(variant)),
-                    ("unit", optional(unit)),
-                    ("propensity", propensity.map(|p| p.to_string()).unwrap_or_default()),
-                    ("failed_over", optional(failed_over)),
-                    ("cache", cache.clone()),
-                    ("status", status.to_string()),
-                    ("latency_us", latency_us.to_string()),
-                    ("sample", sample.map(|p| p.to_string()).unwrap_or_default()),
-                    ("trace_id", optional(trace_id)),
-                    ("inputs", inputs.clone()),
-                    ("outputs", outputs.clone()),
-                    ("attributes", attributes.clone()),
-                    ("omitted", optional(omitted)),
+                    ("truth", truth),
                 ]);
             }
         }
@@ -106,6 +61,13 @@ pub struct RawEntry {
 }
 
 impl RawEntry {
+    /// When Redis received the entry, in microseconds of Unix time: the first part of its id.
+    #[must_use]
+    pub fn received(&self) -> Option<i64> {
+        let (millis, _) = self.id.split_once('-')?;
+        millis.parse::<i64>().ok()?.checked_mul(1000)
+    }
+
     /// Parses the entry. Unknown fields are ignored: a later version may have more. Fields that an earlier
     /// version does not have are absent.
     ///
@@ -280,6 +242,15 @@ mod tests {
         });
         assert_eq!(raw(&all).event(), Ok(all.clone()));
         assert_eq!(with(&all, "later", Some(b"7")).event(), Ok(all), "an unknown field is ignored");
+    }
+
+    #[test]
+    fn id_of_an_entry_has_the_time_of_its_receipt() {
+        let received = |id: &str| RawEntry { id: id.into(), fields: Vec::new() }.received();
+        assert_eq!(received("1796040000123-7"), Some(1_796_040_000_123_000));
+        for id in ["", "7", "x-0", "9223372036854775807-0"] {
+            assert_eq!(received(id), None, "{id}");
+        }
     }
 
     #[test]

@@ -4,19 +4,22 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use tempfile::TempDir;
 
 use super::{EntryError, StreamReader};
+use crate::prediction_log::feedback::observed_at;
 use crate::prediction_log::reader::{Filter, StoredRecord};
 use crate::prediction_log::schema;
 use crate::prediction_log::sinks::{FeedbackEvent, SinkEvent};
+use crate::prediction_log::store::{INSERT, Sources};
 
 /// A log in a temporary folder, which is removed on drop.
 #[derive(Debug)]
 pub struct ImportedLog {
     folder: TempDir,
     connection: Connection,
+    sources: Sources,
 }
 
 impl ImportedLog {
@@ -35,11 +38,12 @@ impl ImportedLog {
             let page = reader.next(after.as_deref())?;
             let Some(last) = page.last() else { return Ok(log) };
             after = Some(last.id.clone());
-            let transaction = log.connection.transaction()?;
+            let ImportedLog { connection, sources, .. } = &mut log;
+            let transaction = connection.transaction()?;
             for entry in &page {
                 match entry.event() {
                     Ok(event) => {
-                        insert(&transaction, &event)?;
+                        insert(&transaction, sources, &event, entry.received())?;
                     }
                     Err(error) => malformed(error)?,
                 }
@@ -67,14 +71,16 @@ impl ImportedLog {
             newest = newest.or_else(|| page.first().map(|entry| entry.id.clone()));
             let Some(last) = page.last() else { return Ok((log, newest)) };
             before = Some(last.id.clone());
-            let transaction = log.connection.transaction()?;
+            let ImportedLog { connection, sources, .. } = &mut log;
+            let transaction = connection.transaction()?;
             for entry in &page {
                 if found >= count {
                     break;
                 }
                 match entry.event() {
                     Ok(event) => {
-                        let is_found = insert(&transaction, &event)?
+                        let is_new = insert(&transaction, sources, &event, entry.received())?;
+                        let is_found = is_new
                             && matches!(&event, SinkEvent::Record(record) if filter.matches(record));
                         found += u32::from(is_found);
                     }
@@ -94,7 +100,7 @@ impl ImportedLog {
         let connection = schema::open(&folder.path().join(schema::FILE))?;
         // It is read once, by this process.
         connection.pragma_update(None, "synchronous", "off")?;
-        Ok(Self { folder, connection })
+        Ok(Self { folder, connection, sources: Sources::default() })
     }
 
     /// Path of the file.
@@ -104,15 +110,27 @@ impl ImportedLog {
     }
 }
 
-/// Stores an event. Returns false if it is there already, or later feedback.
-fn insert(transaction: &Transaction<'_>, event: &SinkEvent) -> rusqlite::Result<bool> {
+/// Stores an event that Redis `received` at this time. Returns false if it is there already, or later
+/// feedback.
+fn insert(
+    transaction: &Transaction<'_>,
+    sources: &mut Sources,
+    event: &SinkEvent,
+    received: Option<i64>,
+) -> rusqlite::Result<bool> {
     match event {
-        SinkEvent::Record(record) => insert_record(transaction, record),
-        SinkEvent::Feedback(feedback) => insert_feedback(transaction, feedback),
+        SinkEvent::Record(record) => insert_record(transaction, sources, record),
+        SinkEvent::Feedback(feedback) => {
+            insert_feedback(transaction, feedback, received.unwrap_or(feedback.time))
+        }
     }
 }
 
-fn insert_record(transaction: &Transaction<'_>, record: &StoredRecord) -> rusqlite::Result<bool> {
+fn insert_record(
+    transaction: &Transaction<'_>,
+    sources: &mut Sources,
+    record: &StoredRecord,
+) -> rusqlite::Result<bool> {
     let StoredRecord {
         id,
         row,
@@ -137,38 +155,17 @@ fn insert_record(transaction: &Transaction<'_>, record: &StoredRecord) -> rusqli
         omitted,
         feedback: _,
     } = record;
-    let (experiment, variant) = (experiment.as_deref(), variant.as_deref());
-    let source: [&str; 6] = [
-        model,
-        version,
-        route,
-        component,
-        experiment.unwrap_or_default(),
-        variant.unwrap_or_default(),
-    ];
-    let find = "SELECT id FROM sources WHERE model = ?1 AND version = ?2 AND route = ?3
-        AND component = ?4 AND experiment = ?5 AND variant = ?6";
-    let mut find = transaction.prepare_cached(find)?;
-    let number = match find.query_row(source, |row| row.get(0)).optional()? {
-        Some(number) => number,
-        None => {
-            let insert =
-                "INSERT INTO sources (model, version, route, component, experiment, variant)
-                VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            transaction.prepare_cached(insert)?.execute(source)?;
-            transaction.last_insert_rowid()
-        }
-    };
-    let mut insert = transaction.prepare_cached(
-        "INSERT OR IGNORE INTO predictions (id, row, time, source, cache, status, latency_us,
-            trace_id, inputs, outputs, attributes, omitted, unit, propensity, failed_over, sample)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-    )?;
-    let inserted = insert.execute(params![
+    let [experiment, variant] =
+        [experiment, variant].map(|name| name.as_deref().unwrap_or_default());
+    let source =
+        sources.number(transaction, [model, version, route, component, experiment, variant])?;
+    /// The file is not exported by epochs.
+    const EPOCH: i64 = 0;
+    let inserted = transaction.prepare_cached(INSERT)?.execute(params![
         id.as_bytes(),
         row,
         time,
-        number,
+        source,
         cache,
         status,
         latency_us,
@@ -180,27 +177,32 @@ fn insert_record(transaction: &Transaction<'_>, record: &StoredRecord) -> rusqli
         unit,
         propensity,
         failed_over,
-        sample
+        sample,
+        EPOCH
     ])?;
     Ok(inserted > 0)
 }
 
-/// Of several items the latest wins, as in a log.
+/// Of several items the latest wins, as in a log: none was known after it was `received`.
 fn insert_feedback(
     transaction: &Transaction<'_>,
     feedback: &FeedbackEvent,
+    received: i64,
 ) -> rusqlite::Result<bool> {
     let FeedbackEvent { id, row, truth, time } = feedback;
+    let time = observed_at(*time, received);
     let mut insert = transaction.prepare_cached(
         "INSERT INTO feedback (prediction_id, row, kind, label, number, time, received)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT DO UPDATE SET label = excluded.label, number = excluded.number,
             time = excluded.time, received = excluded.received
          WHERE (excluded.time, coalesce(excluded.label, excluded.number))
             > (time, coalesce(label, number))",
     )?;
     let (label, number) = (truth.label(), truth.number());
-    let changed = insert.execute(params![id.as_bytes(), row, truth.kind(), label, number, time])?;
+    let kind = truth.kind();
+    let changed =
+        insert.execute(params![id.as_bytes(), row, kind, label, number, time, received])?;
     Ok(changed > 0)
 }
 
@@ -212,10 +214,23 @@ mod tests {
     use crate::prediction_log::feedback::Truth;
     use crate::prediction_log::reader::{LogReader, StoredFeedback};
 
-    #[test]
-    fn duplicates_are_dropped_and_the_latest_feedback_wins_in_any_order() {
-        let id = Uuid::from_u128(1 << 80);
-        let record = StoredRecord {
+    /// Whether each of `events`, which Redis received at these times, is new; and the records then.
+    fn imported(events: &[(SinkEvent, i64)]) -> (Vec<bool>, Vec<StoredRecord>) {
+        let mut log = ImportedLog::empty().unwrap();
+        let ImportedLog { connection, sources, .. } = &mut log;
+        let transaction = connection.transaction().unwrap();
+        let new = events.iter().map(|(event, received)| {
+            insert(&transaction, sources, event, Some(*received)).unwrap()
+        });
+        let new = new.collect();
+        transaction.commit().unwrap();
+        let mut reader = LogReader::open(&log.path()).unwrap().unwrap();
+        let records = reader.snapshot().unwrap().last(&Filter::default(), 9).unwrap();
+        (new, records)
+    }
+
+    fn record(id: Uuid) -> StoredRecord {
+        StoredRecord {
             id,
             row: 0,
             time: 5,
@@ -238,7 +253,37 @@ mod tests {
             attributes: "{}".into(),
             omitted: None,
             feedback: StoredFeedback::default(),
+        }
+    }
+
+    /// As in the file of a host, which rejects such feedback, and may have it from an earlier version.
+    #[test]
+    fn feedback_from_the_future_was_known_when_it_was_received() {
+        const HOUR: i64 = 3600 * 1_000_000;
+        let id = Uuid::from_u128(1 << 80);
+        let label = |text: &str, time| {
+            let truth = Truth::Label(text.into());
+            SinkEvent::Feedback(FeedbackEvent { id, row: 0, truth, time })
         };
+        let future = (label("future", 1000 * HOUR), 10 * HOUR);
+        let (before, after) =
+            ((label("before", 9 * HOUR), 9 * HOUR), (label("after", 11 * HOUR), 11 * HOUR));
+        for (events, expected) in [
+            ([future.clone(), after.clone()], "after"),
+            ([after, future.clone()], "after"),
+            ([future.clone(), before.clone()], "future"),
+            ([before, future], "future"),
+        ] {
+            let record = (SinkEvent::Record(record(id)), 8 * HOUR);
+            let (_, records) = imported(&[&[record][..], &events].concat());
+            assert_eq!(records[0].feedback.label.as_deref(), Some(expected), "{events:?}");
+        }
+    }
+
+    #[test]
+    fn duplicates_are_dropped_and_the_latest_feedback_wins_in_any_order() {
+        let id = Uuid::from_u128(1 << 80);
+        let record = record(id);
         let feedback =
             |truth: Truth, time| SinkEvent::Feedback(FeedbackEvent { id, row: 0, truth, time });
         let label = |text: &str, time| feedback(Truth::Label(text.into()), time);
@@ -250,13 +295,8 @@ mod tests {
             feedback(Truth::Reward(0.25), 3),
             SinkEvent::Record(record.clone()),
         ];
-        let mut log = ImportedLog::empty().unwrap();
-        let transaction = log.connection.transaction().unwrap();
-        let new = events.map(|event| insert(&transaction, &event).unwrap());
+        let (new, records) = imported(&events.map(|event| (event, 5)));
         assert_eq!(new, [true, false, true, true, false, false]);
-        transaction.commit().unwrap();
-        let mut reader = LogReader::open(&log.path()).unwrap().unwrap();
-        let records = reader.snapshot().unwrap().last(&Filter::default(), 9).unwrap();
         let (label, reward) = (Some("b".into()), Some(0.5));
         let feedback = StoredFeedback { label, value: None, reward };
         assert_eq!(records, [StoredRecord { feedback, ..record }]);
