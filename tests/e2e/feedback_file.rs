@@ -83,6 +83,7 @@ fn file_without_a_host_is_stored_in_the_log_and_counted_by_the_next_host() {
     // The host would not count it.
     let refused = app.feed(&csv).unwrap_err();
     assert!(refused.contains("a host serves this log"), "{refused}");
+    assert!(refused.contains("--url http://HOST:PORT"), "{refused}");
     spinfer.terminate();
     assert!(spinfer.wait().success());
     let stored = app.feed(&csv).unwrap();

@@ -199,6 +199,15 @@ fn prediction_log_settings(value: Value) -> Result<prediction_log::PredictionLog
             ),
         }
     }
+    // A sink delivers what is in the file, which a disabled log does not have.
+    if let Some(sinks::SinkSettings { name, .. }) = settings.sinks.first()
+        && !settings.enabled
+    {
+        bail!(
+            "enabled = false: the sink `{name}` would receive nothing; remove the sinks, or write \
+             enabled = true"
+        );
+    }
     Ok(settings)
 }
 
@@ -423,6 +432,10 @@ mod tests {
                 "[prediction_log]: sink [0]: url",
             ),
             ("[prediction_log]\nage = '1d'", "age: unknown key; expected one of enabled"),
+            (
+                "[prediction_log]\nenabled = false\n[[prediction_log.sinks]]\ntype = 'stdout'",
+                "[prediction_log]: enabled = false: the sink `stdout` would receive nothing; remove",
+            ),
             ("outbound_redis = 'hush'", "[outbound_redis]: write `max_connections`"),
             (
                 "[sqlite_database.default]\ntype = 'libsql'\ntoken = 'hush'",

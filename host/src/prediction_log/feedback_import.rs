@@ -24,8 +24,8 @@ pub struct FeedbackImport {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     #[error(
-        "a host serves this log, and would not count the feedback: pass its address, \
-         --url http://127.0.0.1:3000"
+        "a host serves this log, and would not count the feedback: pass the address after \
+         `Serving` in its output, --url http://HOST:PORT"
     )]
     Served,
     #[error(transparent)]

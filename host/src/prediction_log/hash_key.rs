@@ -11,7 +11,7 @@ use rustls::crypto::ring;
 use sha2::Sha256;
 
 /// Name of the key's file in the application's state folder.
-const FILE: &str = "prediction_log.key";
+pub(super) const FILE: &str = "prediction_log.key";
 /// Length of the key, in bytes: that of the hash.
 const KEY_BYTES: usize = 32;
 /// Number of bytes of the HMAC in a token; each is two hexadecimal digits.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Name of the lock's file in the application's state folder.
-const FILE: &str = "predictions.lock";
+pub(super) const FILE: &str = "predictions.lock";
 /// Timeout for another process that changes feedback. It holds the lock for one transaction.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two attempts.

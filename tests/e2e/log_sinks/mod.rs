@@ -2,6 +2,7 @@
 //! serves, and hosts that are killed.
 
 mod collector;
+mod refused;
 mod streams;
 
 use std::collections::BTreeSet;
@@ -384,13 +385,4 @@ fn records_deleted_before_a_sink_received_them_are_counted_as_lost() {
     let ids = predict(&spinfer, 2);
     wait_until_delivered(&spinfer, "events", 2);
     assert_eq!(collector.ids(), ids);
-}
-
-#[test]
-fn misspelt_sink_is_refused_with_the_keys_there_are() {
-    let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
-    let sinks = "[[prediction_log.sinks]]\ntype = 'redis'\nurl = 'redis://:hush@h'\nstreem = 'a'";
-    let refused = Launch::new(&manifest).runtime_config(sinks).refused();
-    assert!(refused.contains("streem: unknown key; \"redis\" has name, url, cluster"), "{refused}");
-    assert!(!refused.contains("hush"), "{refused}");
 }

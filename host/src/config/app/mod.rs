@@ -22,7 +22,7 @@ use crate::config::manifest::{BuildSection, Manifest, ManifestVersion, names};
 use crate::http::content_encoding::Compression;
 use crate::http::cors::Cors;
 use crate::inference::BackendOptions;
-use crate::prediction_log;
+use crate::prediction_log::{self, sinks::sink_files};
 use crate::server::connections::ConnectionLimits;
 use crate::storage::key_value::Bindings;
 use crate::storage::redis::DEFAULT_MAX_CONNECTIONS;
@@ -120,6 +120,10 @@ impl App {
         let context =
             component::Context { base, manifest, options, values: &values, drift: &settings.drift };
         let components = resolve_components(&context, &chosen, &settings.inherited, &mut problems);
+        let state_folder = state_folder(options.state_dir.as_deref(), base);
+        if let Err(problem) = sink_files::check(&options.prediction_log.sinks, &state_folder) {
+            problems.add("runtime config: [prediction_log]", problem);
+        }
         if !problems.0.is_empty() {
             return Err(anyhow!(problems.0.join("\n")));
         }
@@ -131,7 +135,6 @@ impl App {
             cors,
             ..
         } = settings;
-        let state_folder = state_folder(options.state_dir.as_deref(), base);
         Ok(Self {
             name: manifest.application.name.clone(),
             version: manifest.application.version.clone(),

@@ -13,6 +13,7 @@
 //! deleted once it has nothing left to receive.
 
 pub mod settings;
+pub mod sink_files;
 pub mod stream;
 
 mod cloudevents;

@@ -127,16 +127,12 @@ pub fn parse(value: Value) -> Result<Vec<SinkSettings>> {
         sink(table).with_context(|| format!("sink {shown}"))
     });
     let sinks = sinks.collect::<Result<Vec<_>>>()?;
-    let (mut names, mut paths) = (HashSet::new(), HashSet::new());
-    for SinkSettings { name, target } in &sinks {
+    let mut names = HashSet::new();
+    for SinkSettings { name, target: _ } in &sinks {
         ensure!(
             names.insert(name),
             "sink `{name}`: name: two sinks have this name; write a unique one for each"
         );
-        if let SinkTarget::File(FileSettings { path, .. }) = target {
-            let problem = "path: another sink writes this file; write another path";
-            ensure!(paths.insert(path), "sink `{name}`: {problem}");
-        }
     }
     let stdout = sinks.iter().filter(|sink| matches!(sink.target, SinkTarget::Stdout)).count();
     ensure!(stdout <= 1, "type = \"stdout\": two sinks have this type; remove one");
@@ -380,10 +376,6 @@ mod tests {
             (
                 "[[sinks]]\ntype = 'stdout'\n[[sinks]]\ntype = 'stdout'\nname = 'b'",
                 "type = \"stdout\": two sinks have this type",
-            ),
-            (
-                "[[sinks]]\ntype = 'file'\npath = 'a'\n[[sinks]]\ntype = 'file'\npath = 'a'\nname = 'b'",
-                "sink `b`: path: another sink writes this file",
             ),
         ] {
             let error = read(text).unwrap_err();
