@@ -214,8 +214,9 @@ families! {
          their records are on disk (mode synchronous).";
     LOG_REFUSED: Counter "spinfer_prediction_log_refused_requests_total", "", ["reason"],
         "Requests that failed with 503 since their records could not be stored: no space in the \
-         queue before the deadline (queue_full), the file could not be written (storage), not on \
-         disk before the deadline (late), the host was shutting down (shutdown).";
+         queue before the deadline (queue_full), the file could not be written (storage), the file \
+         was known to be unwritable before the component was called (unwritable), not on disk \
+         before the deadline (late), the host was shutting down (shutdown).";
     LOG_COMMITS: Histogram "spinfer_prediction_log_commit_duration_seconds", "seconds", [],
         "Time of transactions with records or feedback, with the wait for the disk.";
     LOG_SYNCS: Counter "spinfer_prediction_log_synced_commits_total", "", [],

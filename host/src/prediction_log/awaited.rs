@@ -28,6 +28,10 @@ impl AwaitedCounts {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    fn refuse(&self, reason: &Unlogged) {
+        self.refused[reason.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Number of refused requests since the start, by reason.
     pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.refused.iter().map(|count| count.load(Ordering::Relaxed));
@@ -52,6 +56,19 @@ impl Drop for Waiting<'_> {
 }
 
 impl PredictionLog {
+    /// Refuses a request whose response would wait for the disk, before its component is called, while
+    /// the file is known to be unwritable. The writer finds out when it is by a write of its own, so no
+    /// request is needed for that.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn check_writable(&self) -> Result<(), Unlogged> {
+        let Some(problem) = self.problem() else { return Ok(()) };
+        let refused = Unlogged::Unwritable(problem);
+        self.shared.awaited.refuse(&refused);
+        Err(refused)
+    }
+
     /// Queues the entries of one request, all of them or none, and waits for what `mode` asks: until
     /// they are queued, or until they are on disk. Entries of a request that stops waiting for
     /// space are withdrawn; those of one that stops waiting for the disk may still be written.
@@ -82,7 +99,7 @@ impl PredictionLog {
         let messages = messages.collect();
         let stored = self.stored(messages, commits, deadline).await;
         if let Err(reason) = &stored {
-            counts.refused[reason.index()].fetch_add(1, Ordering::Relaxed);
+            counts.refuse(reason);
         }
         stored
     }

@@ -25,6 +25,7 @@ mod hash_key;
 mod recorder;
 mod redaction;
 mod rounding;
+mod sampling;
 pub(crate) mod validate;
 
 mod awaited;
@@ -68,8 +69,9 @@ use tracing::{info, warn};
 pub use appended::{Appended, RequestPredictions};
 pub use awaited::AwaitedCounts;
 pub use hash_key::HashKey;
-pub use recorder::{Logged, PREDICTION_ID, Recorder, Sampling, header_value, mark};
+pub use recorder::{Logged, PREDICTION_ID, Recorder, header_value, mark};
 pub use redaction::Redaction;
+pub use sampling::Sampling;
 pub(crate) use validate::{MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, size, validate};
 
 use crate::metrics::histogram::Histogram;

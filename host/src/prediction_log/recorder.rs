@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use uuid::{Builder, Uuid};
 
 use super::record::{CacheOutcome, Exposure, LogEntry, RequestContext};
+use super::sampling::{Sample, Sampling};
 use super::settings::LogMode;
 use super::{Appended, RequestPredictions};
 
@@ -30,15 +31,6 @@ pub struct Recorder {
     component: Arc<str>,
     sampling: Sampling,
     mode: LogMode,
-}
-
-/// Which requests are logged.
-#[derive(Clone, Copy, Debug)]
-pub struct Sampling {
-    /// Share of the requests, from 0 to 1. Errors are always logged.
-    pub share: f64,
-    /// Whether requests that ask for it are always logged.
-    pub on_request: bool,
 }
 
 /// A request whose predictions are logged.
@@ -115,6 +107,15 @@ impl Logged<'_> {
         self.recorder.mode
     }
 
+    /// Whether a successful response is certain to wait until its predictions, if it has any, are on
+    /// disk.
+    #[must_use]
+    pub fn awaits_disk(&self) -> bool {
+        let Self { recorder, id, requested, .. } = self;
+        let sample = recorder.sampling.probability(*requested, StatusCode::OK);
+        recorder.mode == LogMode::Synchronous && Sample::new(sample).includes(*id)
+    }
+
     /// Logs the predictions of `response`, if it has any and the request is in the sample, and sets
     /// the response header with their id. `append` returns whether the log accepted an entry.
     pub fn record<B>(
@@ -178,14 +179,6 @@ impl Logged<'_> {
     }
 }
 
-impl Sampling {
-    /// The probability with which a request is logged.
-    fn probability(self, requested: bool, status: StatusCode) -> f64 {
-        let is_error = status.is_client_error() || status.is_server_error();
-        if is_error || (requested && self.on_request) { 1.0 } else { self.share }
-    }
-}
-
 /// Sets the header of a response whose records have this id.
 pub fn mark<B>(response: &mut Response<B>, id: Uuid) {
     response.headers_mut().insert(PREDICTION_ID, header_value(id));
@@ -232,47 +225,6 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
     valid.then_some(trace)
 }
 
-/// Selects the requests to log by their ids: all records of a request, or none.
-#[derive(Clone, Copy, Debug)]
-enum Sample {
-    All,
-    /// Requests whose hash is below the limit.
-    Below(u64),
-}
-
-impl Sample {
-    /// Selects a `share` of the requests, from 0 to 1.
-    fn new(share: f64) -> Self {
-        /// Number of hashes, 2^64.
-        const HASHES: f64 = 18_446_744_073_709_551_616.0;
-        if share >= 1.0 {
-            return Self::All;
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates at both ends"
-        )]
-        Self::Below((share * HASHES) as u64)
-    }
-
-    fn includes(self, id: Uuid) -> bool {
-        match self {
-            Self::All => true,
-            Self::Below(limit) => hash(id) < limit,
-        }
-    }
-}
-
-/// Hashes both halves of an id with the finalizer of SplitMix64.
-fn hash(id: Uuid) -> u64 {
-    let (high, low) = id.as_u64_pair();
-    let mut hash = high.rotate_left(32) ^ low;
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -293,20 +245,6 @@ mod tests {
         let text = header_value(id).to_str().unwrap().to_owned();
         assert_eq!(Uuid::parse_str(&text).unwrap(), id);
         assert_eq!(text.len(), 36);
-    }
-
-    #[test]
-    fn sample_selects_its_share_of_the_requests_deterministically() {
-        let ids: Vec<_> = (0..20_000).map(|_| prediction_id(SystemTime::now())).collect();
-        for share in [0.0, 0.01, 0.5, 0.99, 1.0] {
-            let sample = Sample::new(share);
-            let sampled = ids.iter().filter(|id| sample.includes(**id)).count() as f64;
-            let expected = share * ids.len() as f64;
-            // Five standard deviations.
-            let tolerance = 5.0 * (expected * (1.0 - share)).sqrt();
-            assert!((sampled - expected).abs() <= tolerance, "{share}: {sampled}");
-            assert!(ids.iter().all(|id| sample.includes(*id) == sample.includes(*id)));
-        }
     }
 
     #[test]
@@ -360,6 +298,26 @@ mod tests {
         let logged = recorder.begin(&head, Instant::now(), Some(exposure), None);
         logged.record(response, CacheOutcome::Miss, append);
         log.into_inner()
+    }
+
+    #[test]
+    fn synchronous_request_in_the_sample_awaits_the_disk() {
+        let request =
+            |value: &str| Request::builder().header("spinfer-log", value).body(()).unwrap();
+        let awaits = |mode, share, request: Request<()>| {
+            let sampling = Sampling { share, on_request: true };
+            let recorder = Recorder::new("/...", "iris", sampling).with_mode(mode);
+            recorder.begin(&request.into_parts().0, Instant::now(), None, None).awaits_disk()
+        };
+        for (mode, share, value, expected) in [
+            (LogMode::Synchronous, 1.0, "", true),
+            (LogMode::Synchronous, 0.0, "", false),
+            (LogMode::Synchronous, 0.0, "always", true),
+            (LogMode::Durable, 1.0, "always", false),
+            (LogMode::BestEffort, 1.0, "", false),
+        ] {
+            assert_eq!(awaits(mode, share, request(value)), expected, "{mode:?} {share} {value}");
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@ pub enum Unlogged {
     QueueFull { problem: Option<String> },
     #[error("it cannot be written: {0}")]
     Storage(String),
+    /// Known before the component was called.
+    #[error("it cannot be written, and so the component was not called: {0}")]
+    Unwritable(String),
     #[error("they were not written before the deadline")]
     Late,
     #[error("the host is shutting down")]
@@ -19,15 +22,16 @@ fn because(problem: Option<&str>) -> String {
 
 impl Unlogged {
     /// The reasons, as metrics and statistics name them.
-    pub const REASONS: [&str; 4] = ["queue_full", "storage", "late", "shutdown"];
+    pub const REASONS: [&str; 5] = ["queue_full", "storage", "unwritable", "late", "shutdown"];
 
     /// The index of its reason.
     pub(super) fn index(&self) -> usize {
         match self {
             Self::QueueFull { .. } => 0,
             Self::Storage(_) => 1,
-            Self::Late => 2,
-            Self::Shutdown => 3,
+            Self::Unwritable(_) => 2,
+            Self::Late => 3,
+            Self::Shutdown => 4,
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::process::priority::lower_priority;
 const AGE_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause after the first failure to write the file. It doubles with each further failure.
 const MIN_BACKOFF: Duration = Duration::from_millis(250);
-/// Maximum pause after a failure: requests that wait for the disk are refused in the meantime.
+/// Maximum pause after a failure: requests that would wait for the disk are refused in the meantime.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 pub(super) struct LogWriter {
@@ -180,9 +180,9 @@ impl Work {
             batch.append(later);
         }
         if batch.messages.is_empty() {
-            // The timeout of the queue: retry to open the file after a failure.
+            // The timeout of the queue: after a failure, find out whether the file can be written again.
             if self.backoff.is_some() {
-                self.attempt(|work| work.open().map(drop));
+                self.attempt(|work| work.open()?.probe());
             }
             return;
         }

@@ -300,6 +300,17 @@ where
     exchange.failed.clear();
     let limits = component.limits();
     let deadline = exchange.start + limits.deadline;
+    let logged = recorder.map(|recorder| {
+        let exposure = exchange.assignment.as_ref().and_then(ServedAssignment::exposure);
+        recorder.begin(&exchange.head, exchange.start, exposure, exchange.router_route.clone())
+    });
+    // A response that cannot be recorded is not computed. Metadata, which GET reads, has no records.
+    if let (Some(logged), Some(log)) = (&logged, host.prediction_log())
+        && logged.awaits_disk()
+        && !exchange.head.method.is_safe()
+    {
+        log.check_writable()?;
+    }
     // 3. Admit the body.
     let whole = match copies.is_empty() {
         true => component.buffered_body_limit(&exchange.size_hint()),
@@ -311,10 +322,6 @@ where
     }
     // 4. Look up a cached response.
     let (cache, state, counts) = (host.cache(), component.cache_state(), &metrics.cache);
-    let logged = recorder.map(|recorder| {
-        let exposure = exchange.assignment.as_ref().and_then(ServedAssignment::exposure);
-        recorder.begin(&exchange.head, exchange.start, exposure, exchange.router_route.clone())
-    });
     let (head, body) = exchange.take();
     let found = cache.look_up(state, scopes, counts, &head, body.whole(), deadline).await;
     if let Err(Failure::NotCached) = found {

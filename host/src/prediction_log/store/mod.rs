@@ -124,6 +124,12 @@ impl LogStore {
         ))
     }
 
+    /// Writes the file without changing its content, to find out whether it can be written.
+    pub(super) fn probe(&self) -> Result<(), SchemaError> {
+        // SQLite writes the page of this number even if it stays the same.
+        Ok(self.connection.pragma_update(None, "user_version", schema::VERSION)?)
+    }
+
     /// Writes a batch atomically. `now` is in microseconds of Unix time.
     pub(super) fn write(
         &mut self,

@@ -1,6 +1,7 @@
 //! Files that cannot be written: missing, full or read-only disks.
 
 use super::*;
+use crate::prediction_log::store::LogStore;
 
 #[test]
 fn accounting_is_balanced_at_every_instant_while_the_disk_fails() {
@@ -83,6 +84,22 @@ fn records_are_dropped_on_a_full_disk_until_space_is_freed() {
     let accounting = close(&log);
     assert!(accounting.written > before);
     assert_eq!(records(disk.path()).len() as u64, accounting.written);
+}
+
+#[test]
+fn probe_of_the_writer_fails_on_a_full_disk() {
+    // Only root can mount: otherwise the tests above must suffice.
+    let Some(disk) = SmallDisk::mount(4 << 20) else { return };
+    let (store, _) = LogStore::open(&disk.path().join(schema::FILE), &[], &[]).unwrap();
+    store.probe().unwrap();
+    let ballast = disk.path().join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    while std::io::Write::write(&mut file, &[0; 4096]).is_ok() {}
+    let full = store.probe().unwrap_err().to_string();
+    assert!(full.contains("full") || full.contains("I/O"), "{full}");
+    drop(file);
+    std::fs::remove_file(&ballast).unwrap();
+    store.probe().unwrap();
 }
 
 #[test]

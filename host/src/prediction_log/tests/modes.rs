@@ -248,6 +248,24 @@ fn synchronous_request_is_refused_while_the_file_cannot_be_written() {
     assert_eq!(numbers(&state), [9].into());
 }
 
+#[test]
+fn unwritable_log_refuses_requests_early_until_the_writer_can_write_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, state) = broken(folder.path(), Synchronous, 10);
+    assert_eq!(log.check_writable(), Ok(()), "nothing is known before the first write");
+    store(&log, id(1), Synchronous).unwrap_err();
+    let early = log.check_writable().unwrap_err();
+    assert!(matches!(&early, Unlogged::Unwritable(text) if text.contains("predictions.db")));
+    assert_eq!((refused(&log, "unwritable"), refused(&log, "storage")), (1, 1));
+    assert_eq!(log.accounting().accepted, 1, "a request that is refused early has no records");
+    std::fs::remove_file(&state).unwrap();
+    // No request is sacrificed to find it out.
+    wait_until("the log is writable", || log.check_writable().is_ok());
+    store(&log, id(2), Synchronous).unwrap();
+    close(&log);
+    assert_eq!(numbers(&state), [2].into());
+}
+
 /// Under a disk that is full half of the time: the accounting is exact, and what was promised holds.
 #[test]
 fn every_mode_keeps_its_promise_on_a_full_disk() {
