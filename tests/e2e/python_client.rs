@@ -33,12 +33,17 @@ fn passes(files: &[&str]) {
 
 #[test]
 fn both_clients_work_against_the_host() {
-    passes(&["test_host.py", "test_feedback.py", "test_docs.py"]);
+    passes(&["test_host.py", "test_feedback.py", "test_feedback_file.py", "test_docs.py"]);
 }
 
 #[test]
 fn client_retries_and_tensor_encoding_work() {
     passes(&["test_retries.py", "test_tensors.py"]);
+}
+
+#[test]
+fn exported_dataset_is_read() {
+    passes(&["test_dataset.py"]);
 }
 
 #[test]

@@ -96,12 +96,13 @@ def test_wheel_has_all_modules_and_depends_on_httpx_only(tmp_path: Path) -> None
         ),
         ("import spinfer.model_trainer", "pip install 'spinfer[train]'"),
         ("import spinfer.mlflow", "pip install 'spinfer[mlflow]'"),
+        ("import spinfer.dataset", "pip install 'spinfer[dataset]'"),
         ("import spinfer; spinfer.MLClient(http2=True)", "pip install httpx[http2]"),
     ],
 )
 def test_missing_extra_is_named(code: str, message: str) -> None:
     # A module that is None in sys.modules cannot be imported.
-    without = "import sys; sys.modules.update(dict.fromkeys(['numpy', 'mlflow', 'h2']))"
+    without = "import sys; sys.modules.update(dict.fromkeys(['numpy', 'mlflow', 'h2', 'pyarrow']))"
     ran = run_python("-c", f"{without}\n{code}")
     assert ran.returncode == 1 and message in ran.stderr, ran.stderr
 

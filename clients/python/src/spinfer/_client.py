@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time as clock
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import httpx
 
 from spinfer._feedback import FeedbackSummary, feedback_conversation, feedback_item, item_of
+from spinfer._feedback_file import FeedbackFileSummary, feedback_file_conversation
 from spinfer._metadata import ModelMetadata, metadata_call, ready_conversation, server_call
 from spinfer._predict import Prediction, predict_batch_call, predict_call
 from spinfer._tensors import Inference, infer_call
@@ -123,6 +125,12 @@ class _Calls:
     ) -> Conversation[FeedbackSummary]:
         sent = self._settings.with_headers(headers)
         return feedback_conversation(items, sent, self._policy)
+
+    def _feedback_file(
+        self, path: str | os.PathLike[str], format: str | None, headers: Mapping[str, str] | None
+    ) -> Conversation[FeedbackFileSummary]:
+        sent = self._settings.with_headers(headers)
+        return feedback_file_conversation(path, format, sent, self._policy)
 
     def _metadata(self, model_name: str, version: str | int | None) -> Conversation[ModelMetadata]:
         call = metadata_call(version, self._settings.headers)
@@ -341,6 +349,34 @@ class MLClient(_Calls):
         """
         return self._run(self._feedback((item_of(item) for item in items), headers))
 
+    def feedback_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> FeedbackFileSummary:
+        """Sends the feedback in a file, which is read line by line and need not fit into memory.
+
+        If a request fails, the feedback of earlier requests is stored. It is safe to send the file
+        again.
+
+        Args:
+            path: CSV with a header line, or JSON lines. Columns, or keys: ``prediction_id``,
+                ``row`` (default: 0), ``time`` (default: now), and ``label``, ``value`` or
+                ``reward``. An empty cell is absent.
+            format: ``"csv"`` or ``"jsonl"``; default: by the extension.
+            headers: headers of these requests.
+
+        Returns:
+            A dict: ``accepted``, ``unknown``, and ``rejected`` with the number and the error of
+            each rejected line.
+
+        Raises:
+            ValueError: the header line of a CSV file is invalid, or the format is not known.
+        """
+        return self._run(self._feedback_file(path, format, headers))
+
     def metadata(self, model_name: str, version: str | int | None = None) -> ModelMetadata:
         """Inputs and outputs of a model."""
         return self._run(self._metadata(model_name, version))
@@ -486,6 +522,16 @@ class AsyncMLClient(_Calls):
     ) -> FeedbackSummary:
         """:meth:`MLClient.feedback_many`."""
         return await self._run(self._feedback((item_of(item) for item in items), headers))
+
+    async def feedback_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> FeedbackFileSummary:
+        """:meth:`MLClient.feedback_file`."""
+        return await self._run(self._feedback_file(path, format, headers))
 
     async def metadata(self, model_name: str, version: str | int | None = None) -> ModelMetadata:
         """:meth:`MLClient.metadata`."""

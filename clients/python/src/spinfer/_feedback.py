@@ -120,13 +120,15 @@ def item_of(item: Mapping[str, Any]) -> dict[str, Any]:
     return feedback_item(prediction, **rest)
 
 
-def bodies(items: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, bytes]]:
-    """Bodies within the server's limits, each with its number of items; at least one body."""
+def bodies(items: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Bodies of items in JSON, each with its number of items; at least one body.
+
+    A body is within the server's limits.
+    """
     batch: list[bytes] = []
     size = 0
     sent = False
-    for item in items:
-        encoded = to_json(item)
+    for encoded in items:
         if batch and (len(batch) == MAX_ITEMS or size + len(encoded) > MAX_BYTES):
             yield len(batch), body_of(batch)
             batch, size, sent = [], 0, True
@@ -147,7 +149,7 @@ def feedback_conversation(
     """Sends any number of items, in several requests if needed."""
     total: FeedbackSummary = {"accepted": 0, "unknown": 0, "rejected": []}
     before = 0
-    for count, body in bodies(items):
+    for count, body in bodies(map(to_json, items)):
         request = Request("POST", PATH, {**headers, "content-type": JSON}, body)
         of_batch = yield from converse(Call(request, summary), policy)
         total["accepted"] += of_batch["accepted"]
@@ -162,10 +164,20 @@ def summary(response: Response) -> FeedbackSummary:
     """Reads the response to feedback."""
     body = json_object(response)
     counts = [body.get("accepted"), body.get("unknown", 0)]
-    rejected = body.get("rejected", [])
-    numbered = isinstance(rejected, list) and all(
-        isinstance(item, dict) and isinstance(item.get("index"), int) for item in rejected
-    )
-    if not numbered or not all(isinstance(count, int) for count in counts):
+    if not all(isinstance(count, int) for count in counts):
         invalid(response, 'expected "accepted", "unknown" and "rejected"')
-    return {"accepted": counts[0], "unknown": counts[1], "rejected": rejected}
+    return {
+        "accepted": counts[0],
+        "unknown": counts[1],
+        "rejected": rejected_items(response, body),
+    }
+
+
+def rejected_items(response: Response, body: Mapping[str, Any]) -> list[RejectedFeedback]:
+    """The rejected items in the body of a response."""
+    rejected = body.get("rejected", [])
+    if not isinstance(rejected, list) or not all(
+        isinstance(item, dict) and isinstance(item.get("index"), int) for item in rejected
+    ):
+        invalid(response, 'expected "accepted", "unknown" and "rejected"')
+    return rejected
