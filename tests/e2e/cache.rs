@@ -31,7 +31,12 @@ fn is_hit(response: &Response) -> bool {
 /// Whether the component computed it. The head of a streamed response cannot tell whether it is stored.
 fn is_computed(response: &Response) -> bool {
     assert_eq!(response.status, 200, "{response:?}");
-    let computed = [None, Some("spinfer; fwd=miss; stored"), Some("spinfer; fwd=miss")];
+    let computed = [
+        None,
+        Some("spinfer; fwd=miss; stored"),
+        Some("spinfer; fwd=miss"),
+        Some("spinfer; fwd=miss; detail=not-admitted"),
+    ];
     computed.contains(&response.header(STATUS))
 }
 
@@ -69,6 +74,36 @@ fn repeated_request_is_served_from_cache() {
             assert_ne!(other.body, first.body);
         }
         assert!(is_hit(&spinfer.get(path)));
+    }
+}
+
+#[test]
+fn response_is_cached_from_its_second_request_on_if_configured() {
+    for door in ["", STANDARD_DOOR] {
+        let manifest = Manifest::default().with("/...", "probe", "probe", door);
+        let launch = Launch::new(&manifest).admin();
+        let spinfer = launch.runtime_config("[cache]\nadmission = \"second\"").up();
+        // Requests collapse only where the component has returned a cacheable response.
+        assert!(is_computed(&spinfer.get("/cache/first?max-age=60")));
+        let not_admitted = || metric(&spinfer, "spinfer_cache_not_admitted_total");
+        let before = not_admitted();
+        let send = || spinfer.get("/cache/a?max-age=60");
+        let [first, second, third] = [send(), send(), send()];
+        assert!(is_computed(&first) && is_computed(&second), "{first:?} {second:?}");
+        assert_ne!(first.body, second.body);
+        assert!(is_hit(&third) && third.body == second.body, "{third:?}");
+        assert_eq!(not_admitted(), before + 1.0);
+
+        // Concurrent requests are computed once, and the second of them counts.
+        let path = "/cache/slow/a?max-age=60";
+        let responses: Vec<Response> = std::thread::scope(|scope| {
+            let sending: Vec<_> = (0..8).map(|_| scope.spawn(|| spinfer.get(path))).collect();
+            sending.into_iter().map(|sending| sending.join().expect("a response")).collect()
+        });
+        assert!(responses.iter().all(|response| response.body == responses[0].body));
+        assert!(is_hit(&spinfer.get(path)));
+        spinfer.wait_for_log("computed /cache/slow/a");
+        assert_eq!(computed(&spinfer, "/cache/slow/a"), 1);
     }
 }
 
@@ -403,8 +438,9 @@ fn invalid_cache_settings_are_refused() {
     for (text, problem) in [
         (
             "[cache]\nmemroy = \"1MiB\"",
-            "[cache]: memroy: unknown key; expected one of memory, max_entry, status_header",
+            "[cache]: memroy: unknown key; expected one of memory, max_entry, admission, status_header",
         ),
+        ("[cache]\nadmission = 2", "admission: must be \"adaptive\", \"first\" or \"second\""),
         ("[cache]\nstatus_header = 1", "[cache]: status_header: must be true or false"),
         ("[cache]\nmemory = \"much\"", "[cache]: memory: must be a size, such as \"64MiB\""),
         ("cache = true", "[cache]: must be a table"),

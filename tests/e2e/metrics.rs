@@ -401,7 +401,8 @@ fn collapsed_requests_are_counted_separately() {
 fn cache_evictions_are_counted() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
     let launch = Launch::new(&manifest).admin();
-    let spinfer = launch.runtime_config("[cache]\nmemory = \"16KiB\"").up();
+    let config = "[cache]\nmemory = \"16KiB\"\nadmission = \"first\"";
+    let spinfer = launch.runtime_config(config).up();
     let client = spinfer.client();
     for n in 0..200 {
         let path = format!("/cache/{n}?max-age=60");

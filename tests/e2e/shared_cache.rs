@@ -95,6 +95,25 @@ fn response_cached_on_one_node_is_served_by_others() {
 }
 
 #[test]
+fn response_is_shared_once_a_node_has_computed_it_twice() {
+    let redis = Redis::start();
+    let settings = format!("redis = '{}'\nadmission = 'second'\n{PATIENT}", redis.url());
+    let (a, b) = (node(&settings), node(&settings));
+    for node in [&a, &b] {
+        node.wait_for_log("connected to Redis");
+    }
+    let send = |node: &Spinfer| node.post("/cache/a?max-age=60", "body");
+    assert!(!is_hit(&send(&a)) && !is_hit(&send(&b)), "the first request on each");
+    let second = send(&a);
+    assert_eq!(status(&second), "spinfer; fwd=miss; stored");
+    wait_until("the response is stored", || redis_has(&redis, &second.body));
+    let shared = send(&b);
+    assert!(is_shared(&shared) && shared.body == second.body, "{shared:?}");
+    // What was found in Redis is in memory too.
+    assert!(status(&send(&b)).ends_with("detail=memory"));
+}
+
+#[test]
 fn variants_by_header_are_shared_separately() {
     let redis = Redis::start();
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
@@ -355,7 +374,8 @@ fn foreign_redis_values_are_ignored() {
 #[test]
 fn redis_outages_do_not_affect_clients() {
     let mut redis = Redis::start();
-    let settings = format!("redis = '{}'", redis.url());
+    // Every second path is requested once.
+    let settings = format!("redis = '{}'\nadmission = 'first'", redis.url());
     let node = node(&settings);
     let stop = AtomicBool::new(false);
     let (requests, hits) = (AtomicUsize::new(0), AtomicUsize::new(0));

@@ -165,6 +165,7 @@ fn cache(host: &Host, text: &mut Exposition) {
     text.family(&table::CACHE_BYTES).value(&memory, bytes);
     text.family(&table::CACHE_CAPACITY).value(&memory, cache.limits().memory);
     text.family(&table::CACHE_EVICTIONS).value(&memory, cache.memory().evicted());
+    text.family(&table::CACHE_NOT_ADMITTED).value(&[], cache.not_admitted());
     redis(cache.redis(), text);
 }
 

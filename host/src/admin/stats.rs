@@ -17,6 +17,8 @@ pub struct HostCacheStats {
     pub application: String,
     /// Requests of all routes.
     pub total: OutcomeCounts,
+    /// Responses that no level stored: the first with their keys.
+    pub not_admitted: u64,
     pub memory: MemoryCacheStats,
     /// The level shared with other nodes, if configured.
     pub redis: Option<RedisCacheStats>,
@@ -122,6 +124,7 @@ impl HostCacheStats {
         Self {
             application: host.name().to_owned(),
             total: OutcomeCounts::of(&all),
+            not_admitted: cache.not_admitted(),
             memory,
             redis,
             routes: routes.collect(),

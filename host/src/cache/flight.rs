@@ -41,9 +41,17 @@ const MAX_STREAM_WAIT: Duration = Duration::from_millis(100);
 /// `None` while the leader waits for its component.
 type FlightState = Option<Landed>;
 
-/// The flights of all keys.
+/// Number of tables, so that requests on different threads rarely wait for each other.
+const SHARDS: usize = 16;
+
+/// The flights of all keys, in tables by the last bits of the key.
 #[derive(Debug, Default)]
-pub(super) struct Flights(Mutex<FlightTable>);
+pub(super) struct Flights([Shard; SHARDS]);
+
+/// A table with cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Shard(Mutex<FlightTable>);
 
 type FlightTable = HashMap<CacheKey, Flight, BuildHasherDefault<FirstBits>>;
 
@@ -66,7 +74,8 @@ pub(super) enum Boarding {
 #[derive(Debug)]
 pub(super) struct Lead {
     key: CacheKey,
-    flights: Arc<Flights>,
+    /// `None` once it has left.
+    flights: Option<Arc<Flights>>,
     landed: FlightState,
 }
 
@@ -77,17 +86,17 @@ pub(super) struct Follow(watch::Receiver<FlightState>);
 impl Flights {
     /// Joins the flight of `key`, or starts it.
     pub(super) fn board(self: &Arc<Self>, key: CacheKey) -> Boarding {
-        match self.lock().entry(key) {
+        match self.lock(&key).entry(key) {
             Slot::Occupied(mut flight) => Boarding::Later(flight.get_mut().follow()),
             Slot::Vacant(slot) => {
                 slot.insert(Flight::default());
-                Boarding::First(Lead { key, flights: Arc::clone(self), landed: None })
+                Boarding::First(Lead { key, flights: Some(Arc::clone(self)), landed: None })
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, FlightTable> {
-        self.0.lock()
+    fn lock(&self, key: &CacheKey) -> MutexGuard<'_, FlightTable> {
+        self.0[usize::from(key.bytes()[15]) % SHARDS].0.lock()
     }
 }
 
@@ -104,10 +113,25 @@ impl Lead {
         self.landed = Some(landed);
     }
 
+    /// Ends the flight if it has no follower. Otherwise it continues, and its leader is returned.
+    pub(super) fn leave(mut self) -> Option<Self> {
+        let flights = self.flights.take()?;
+        let mut table = flights.lock(&self.key);
+        let is_followed = table.get(&self.key).is_some_and(|flight| flight.sender.is_some());
+        if !is_followed {
+            table.remove(&self.key);
+            return None;
+        }
+        drop(table);
+        self.flights = Some(flights);
+        Some(self)
+    }
+
     /// Notifies followers that the response is being streamed.
     pub(super) fn streaming(&self) {
+        let Some(flights) = &self.flights else { return };
         let now = Instant::now();
-        if let Some(flight) = self.flights.lock().get_mut(&self.key) {
+        if let Some(flight) = flights.lock(&self.key).get_mut(&self.key) {
             flight.streaming_since = Some(now);
             if let Some(sender) = &flight.sender {
                 sender.send_replace(Some(Landed::Streaming(now)));
@@ -118,7 +142,8 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        let flight = self.flights.lock().remove(&self.key);
+        let Some(flights) = self.flights.take() else { return };
+        let flight = flights.lock(&self.key).remove(&self.key);
         if let (Some(sender), Some(landed)) = (flight.and_then(|f| f.sender), self.landed.take()) {
             sender.send_replace(Some(landed));
         }
@@ -181,6 +206,25 @@ mod tests {
         for follower in [early, follow()] {
             assert!(matches!(follower.await, Some(Landed::Uncached)));
         }
+    }
+
+    #[tokio::test]
+    async fn leader_leaves_only_without_followers() {
+        let flights = Arc::new(Flights::default());
+        let board = || flights.board(key("/a"));
+        let Boarding::First(lead) = board() else { panic!("no leader") };
+        let Boarding::Later(follow) = board() else { panic!("two leaders") };
+        let lead = lead.leave().expect("it has a follower");
+        assert!(matches!(board(), Boarding::Later(_)), "the flight continues");
+        lead.land(Landed::Uncached);
+        assert!(matches!(follow.landed().await, Some(Landed::Uncached)));
+
+        let Boarding::First(lead) = board() else { panic!("no leader") };
+        assert!(lead.leave().is_none());
+        // The next flight is not ended by the leader that has left.
+        let Boarding::First(next) = board() else { panic!("no leader") };
+        assert!(matches!(board(), Boarding::Later(_)));
+        drop(next);
     }
 
     #[tokio::test]

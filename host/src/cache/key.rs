@@ -91,6 +91,12 @@ impl CacheKey {
     pub fn bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// The 64 bits that its [hash](Hash) does not contain.
+    pub(super) fn last_bits(&self) -> u64 {
+        let (halves, _) = self.0.as_chunks();
+        u64::from_le_bytes(halves[1])
+    }
 }
 
 fn put(hash: &mut Sha256, part: &[u8]) {

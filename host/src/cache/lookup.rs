@@ -50,7 +50,8 @@ impl ResponseCache {
         };
         let age_limit = self.age_limit();
         let generation = scopes.generation();
-        let wait_until = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+        // The first wait follows at once; most requests have none.
+        let mut wait_until = None;
         loop {
             let predicted = &state.rules.predict(&head.method, &head.uri);
             let key = predicted.rule.key(&state.key_prefix, generation, head, body);
@@ -83,6 +84,10 @@ impl ResponseCache {
                 }
                 Boarding::Later(follow) => follow,
             };
+            let wait_until = *wait_until.get_or_insert_with(|| {
+                let now = Instant::now();
+                now + deadline.saturating_duration_since(now) / 2
+            });
             match timeout_at(wait_until.into(), follow.landed()).await {
                 Ok(Some(Landed::Response(landed, entry))) => {
                     let PredictedRule { rule, .. } = state.rules.predict(&head.method, &head.uri);
@@ -219,20 +224,25 @@ fn usable(
     entry: Option<&CacheEntry>,
     counts: &RouteCacheCounts,
 ) -> Usable {
+    let Some(entry) = entry else {
+        counts.looked_up(level, None);
+        return Usable::No(Forwarded::Miss);
+    };
     let now = SystemTime::now();
-    let state =
-        |entry: &CacheEntry| entry.state(request.directives, request.age_limit, now, random());
-    let hit = |entry: &CacheEntry| CacheStatus::Hit { ttl: entry.ttl(now), level };
-    let found = entry.map(|entry| (entry, state(entry)));
-    counts.looked_up(level, found.map(|(_, state)| state));
-    match found {
-        Some((entry, Freshness::Fresh)) => Usable::Fresh(entry.response(now), hit(entry)),
-        Some((entry, Freshness::RefreshAhead)) => {
-            Usable::RefreshAhead(entry.response(now), hit(entry))
+    let state = entry.state(request.directives, request.age_limit, now, random());
+    counts.looked_up(level, Some(state));
+    let hit = || (entry.response(now), CacheStatus::Hit { ttl: entry.ttl(now), level });
+    match state {
+        Freshness::Fresh => {
+            let (response, status) = hit();
+            Usable::Fresh(response, status)
         }
-        Some((_, Freshness::Refused)) => Usable::No(Forwarded::Request),
-        Some((_, Freshness::Stale)) => Usable::No(Forwarded::Stale),
-        None => Usable::No(Forwarded::Miss),
+        Freshness::RefreshAhead => {
+            let (response, status) = hit();
+            Usable::RefreshAhead(response, status)
+        }
+        Freshness::Refused => Usable::No(Forwarded::Request),
+        Freshness::Stale => Usable::No(Forwarded::Stale),
     }
 }
 

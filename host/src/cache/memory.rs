@@ -3,6 +3,7 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
@@ -15,6 +16,10 @@ use crate::metrics::counters::Counter;
 /// that was too low.
 const AVERAGE_SIZE: usize = 1024;
 
+/// The memory is nearly empty until 1 / this of it has been used. A host with few different requests
+/// stays below: each response is stored at once.
+const NEARLY_EMPTY: u64 = 10;
+
 /// Number of entries of the maximum size that each shard has capacity for.
 const LARGEST_PER_SHARD: u64 = 4;
 
@@ -24,6 +29,15 @@ pub struct MemoryCache {
     entries:
         Cache<CacheKey, Arc<CacheEntry>, EntryWeight, BuildHasherDefault<FirstBits>, Evictions>,
     evicted: Arc<Counter>,
+    /// Size of the entries from which on it is not nearly empty, in bytes.
+    ample: u64,
+    /// Whether they have reached that size.
+    grown: AtomicBool,
+}
+
+/// Number of entries that are assumed to fit in `bytes` of memory.
+pub(super) fn assumed_entries(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX) / AVERAGE_SIZE
 }
 
 impl MemoryCache {
@@ -31,7 +45,6 @@ impl MemoryCache {
     /// at least one shard, so with little memory a large entry may not fit.
     #[must_use]
     pub fn new(bytes: u64, max_entry: usize) -> Self {
-        let count = usize::try_from(bytes).unwrap_or(usize::MAX) / AVERAGE_SIZE;
         let (hasher, evicted) = (BuildHasherDefault::default(), Arc::default());
         let evictions =
             Evictions { count: Arc::clone(&evicted), lifecycle: DefaultLifecycle::default() };
@@ -40,12 +53,17 @@ impl MemoryCache {
         // `quick_cache` rounds up to a power of two; this rounds down.
         let shards = usize::try_from(shards).unwrap_or(usize::MAX).clamp(1, 4 * threads);
         let options = OptionsBuilder::new()
-            .estimated_items_capacity(count.clamp(16, 1 << 20))
+            .estimated_items_capacity(assumed_entries(bytes).clamp(16, 1 << 20))
             .weight_capacity(bytes)
             .shards(1 << shards.ilog2())
             .build()
             .expect("capacity and weight are set");
-        Self { entries: Cache::with_options(options, EntryWeight, hasher, evictions), evicted }
+        Self {
+            entries: Cache::with_options(options, EntryWeight, hasher, evictions),
+            evicted,
+            ample: bytes / NEARLY_EMPTY,
+            grown: AtomicBool::new(false),
+        }
     }
 
     #[must_use]
@@ -55,10 +73,21 @@ impl MemoryCache {
 
     pub fn put(&self, key: CacheKey, entry: Arc<CacheEntry>) {
         self.entries.insert(key, entry);
+        // The weight is that of all shards, each under its lock.
+        if self.is_nearly_empty() && self.entries.weight() >= self.ample {
+            self.grown.store(true, Ordering::Relaxed);
+        }
     }
 
     pub fn clear(&self) {
         self.entries.clear();
+        self.grown.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether only a small part of the memory was used since it was empty.
+    #[must_use]
+    pub fn is_nearly_empty(&self) -> bool {
+        !self.grown.load(Ordering::Relaxed)
     }
 
     /// Number of entries, and their size in bytes.
@@ -67,7 +96,7 @@ impl MemoryCache {
         (self.entries.len(), self.entries.weight())
     }
 
-    /// Number of entries that were evicted, or not admitted.
+    /// Number of entries that were evicted, or too large for the memory.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.evicted.get()

@@ -19,11 +19,14 @@
 //! Redis ── found ────────────> copied to memory; as from memory
 //!   │
 //!   v
-//! Miss(Pending) ─> the component is invoked ─> store ─> memory, Redis, and the flight's followers
+//! Miss(Pending) ─> the component is invoked ─> store
+//!   │ admitted ─────────────────> memory, Redis, and the flight's followers
+//!   └ the first with its key ───> served, and not stored
 //! ```
 //!
 //! - `lookup`: the path above.
 //! - `pending`: a request without a usable response, and where its response is stored.
+//! - [`admission`]: which new responses are stored; the `doorkeeper` remembers recent keys.
 //! - `flight`: concurrent requests with one key wait for one response.
 //! - [`generation`]: purging, on this node and the others.
 //! - [`entry`]: a cached response and its freshness.
@@ -39,11 +42,13 @@ use crate::http::body::Body;
 use crate::http::error::Failure;
 use crate::prediction_log::Appended;
 
+pub mod admission;
 mod body_key;
 pub mod canonical;
 mod component_state;
 pub mod control;
 pub mod counts;
+mod doorkeeper;
 pub mod entry;
 mod flight;
 pub mod generation;
@@ -54,11 +59,14 @@ mod pending;
 pub mod redis;
 mod status;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod vary;
 
+use admission::{Admission, AdmissionPolicy};
 pub use body_key::BodyKey;
 pub use component_state::ComponentCacheState;
-use control::response_directives;
+use control::{ResponseDirectives, response_directives};
 use counts::Level;
 use entry::CacheEntry;
 use flight::{Flights, Landed};
@@ -69,6 +77,7 @@ use pending::PendingStore;
 pub use pending::{Lookup, Pending, copied};
 use redis::RedisCache;
 pub use status::CacheStatus;
+use status::Forwarded;
 use vary::VaryRule;
 
 /// Maximum sizes, in bytes.
@@ -90,6 +99,8 @@ impl Default for CacheLimits {
 #[derive(Clone, Debug)]
 pub struct CacheSettings {
     pub limits: CacheLimits,
+    /// Which new responses are stored.
+    pub admission: AdmissionPolicy,
     /// Whether responses have a `Cache-Status` header.
     pub status_header: bool,
     /// The level that nodes share, if any.
@@ -98,7 +109,8 @@ pub struct CacheSettings {
 
 impl Default for CacheSettings {
     fn default() -> Self {
-        Self { limits: CacheLimits::default(), status_header: true, redis: None }
+        let (limits, admission) = (CacheLimits::default(), AdmissionPolicy::default());
+        Self { limits, admission, status_header: true, redis: None }
     }
 }
 
@@ -107,6 +119,7 @@ impl Default for CacheSettings {
 pub struct ResponseCache {
     limits: CacheLimits,
     status_header: bool,
+    admission: Admission,
     memory: Arc<MemoryCache>,
     redis: Option<RedisCache>,
     flights: Arc<Flights>,
@@ -126,12 +139,14 @@ pub enum Propagation {
 }
 
 impl ResponseCache {
-    /// A cache without responses. `status_header`: whether responses have a `Cache-Status` header.
+    /// A cache without responses. `redis` is the level that nodes share, if any.
     #[must_use]
-    pub fn new(limits: CacheLimits, status_header: bool, redis: Option<RedisCache>) -> Self {
+    pub fn new(settings: &CacheSettings, redis: Option<RedisCache>) -> Self {
+        let CacheSettings { limits, admission, status_header, redis: _ } = *settings;
         Self {
             limits,
             status_header,
+            admission: Admission::new(admission, limits.memory),
             memory: Arc::new(MemoryCache::new(limits.memory, limits.max_entry)),
             redis,
             flights: Arc::default(),
@@ -169,6 +184,12 @@ impl ResponseCache {
         &self.limits
     }
 
+    /// Number of responses that were not stored: the first with their keys.
+    #[must_use]
+    pub fn not_admitted(&self) -> u64 {
+        self.admission.not_admitted.get()
+    }
+
     /// Whether responses have a `Cache-Status` header.
     #[must_use]
     pub fn status_header(&self) -> bool {
@@ -199,7 +220,7 @@ impl ResponseCache {
 
     /// Stores the response of a component, if it may be stored, and ends the flight that waits for it:
     /// at once, or when the response has been sent to its end. Returns the response, and the status of the
-    /// cache if it is stored.
+    /// cache if it may be stored.
     ///
     /// # Errors
     /// The failure in `response`, if it is one.
@@ -238,7 +259,6 @@ impl ResponseCache {
         response: Response<Body>,
         body_key: Option<BodyKey>,
     ) -> (Response<Body>, Option<CacheStatus>) {
-        let why = pending.why;
         let is_ok = response.status() == StatusCode::OK;
         let directives = response_directives(response.headers(), pending.authorized);
         // The response to an invalid request tells nothing about its component, and one that is not
@@ -248,8 +268,8 @@ impl ResponseCache {
                 pending.authorized && response_directives(response.headers(), false).is_some();
             state.learn(&pending.method, directives.is_some() || for_others);
         }
-        let predictions = response.extensions().get::<Appended>().cloned().unwrap_or_default();
-        let fits = self.may_fit(&response) && predictions.size() <= self.limits.max_entry;
+        let predictions = response.extensions().get::<Appended>().map_or(0, Appended::size);
+        let fits = self.may_fit(&response) && predictions <= self.limits.max_entry;
         let Some(directives) = directives.filter(|_| is_ok && fits) else {
             pending.land(Landed::Uncached);
             return (response, None);
@@ -262,27 +282,78 @@ impl ResponseCache {
         let Some(pending) = pending.by(rule, &state.key_prefix) else {
             return (response, None);
         };
-        let entry = CacheEntry::new(response.headers(), b"", directives, Duration::ZERO);
-        let entry = entry.with_predictions(predictions);
-        // Whether a streamed response is stored is known at its end.
-        let is_whole = response.body().is_whole();
-        if !is_whole {
-            pending.streaming();
-        }
-        let cache = Arc::clone(self);
-        let complete = move |body: Option<&[u8]>| match body {
-            Some(body) => cache.insert(*pending, entry, body),
-            None => pending.land(Landed::Uncached),
+        let (response, status) = if response.body().is_whole() {
+            self.store_whole(pending, response, directives)
+        } else {
+            self.store_streamed(pending, response, directives)
         };
-        let response = response.map(|body| body.copied(self.limits.max_entry, complete));
-        let status = if is_whole { CacheStatus::Stored(why) } else { CacheStatus::Storing(why) };
         (response, Some(status))
     }
 
-    /// Inserts a complete response in both levels, and ends its flight.
-    fn insert(&self, pending: PendingStore, entry: CacheEntry, body: &[u8]) {
-        let entry = Arc::new(entry.complete(body, pending.start.elapsed()));
-        let key = pending.key;
+    /// Stores a response that is complete in memory, if it is admitted.
+    fn store_whole(
+        &self,
+        pending: Box<PendingStore>,
+        mut response: Response<Body>,
+        directives: ResponseDirectives,
+    ) -> (Response<Body>, CacheStatus) {
+        let (why, cost) = (pending.why, pending.start.elapsed());
+        let Some(pending) = self.admit(pending, cost) else {
+            return (response, CacheStatus::NotAdmitted);
+        };
+        let body = response.body_mut().take_whole().unwrap_or_default();
+        let entry = CacheEntry::new(response.headers(), &body, directives, cost);
+        self.insert(*pending, entry.with_predictions(predictions(&response)));
+        *response.body_mut() = Body::whole(body);
+        (response, CacheStatus::Stored(why))
+    }
+
+    /// Stores a response at its end, if it is admitted and fits. Until then, requests wait for it a short
+    /// while.
+    fn store_streamed(
+        self: &Arc<Self>,
+        pending: Box<PendingStore>,
+        response: Response<Body>,
+        directives: ResponseDirectives,
+    ) -> (Response<Body>, CacheStatus) {
+        pending.streaming();
+        let why = pending.why;
+        let entry = CacheEntry::new(response.headers(), b"", directives, Duration::ZERO);
+        let entry = entry.with_predictions(predictions(&response));
+        let cache = Arc::clone(self);
+        let complete = move |body: Option<&[u8]>| {
+            let Some(body) = body else {
+                pending.land(Landed::Uncached);
+                return;
+            };
+            let cost = pending.start.elapsed();
+            if let Some(pending) = cache.admit(pending, cost) {
+                cache.insert(*pending, entry.complete(body, cost));
+            }
+        };
+        let response = response.map(|body| body.copied(self.limits.max_entry, complete));
+        (response, CacheStatus::Storing(why))
+    }
+
+    /// Returns `pending` if its response, which took `cost`, is to be stored. Otherwise ends its flight,
+    /// which no other request waits for.
+    fn admit(&self, pending: Box<PendingStore>, cost: Duration) -> Option<Box<PendingStore>> {
+        // Other responses replace one that is cached, or were demanded by `no-cache`.
+        let is_new = pending.why == Forwarded::Miss;
+        if !is_new || self.admission.admits(&pending.key, cost, &self.memory) {
+            return Some(pending);
+        }
+        // Unless a request waits for it, and so is the second.
+        let admitted = pending.leave();
+        if admitted.is_none() {
+            self.admission.not_admitted.count();
+        }
+        admitted
+    }
+
+    /// Inserts a response in both levels, and ends its flight.
+    fn insert(&self, pending: PendingStore, entry: CacheEntry) {
+        let (entry, key) = (Arc::new(entry), pending.key);
         self.memory.put(key, Arc::clone(&entry));
         if let Some(redis) = &self.redis {
             redis.put(key, &entry, entry.remaining(SystemTime::now()));
@@ -294,4 +365,9 @@ impl ResponseCache {
     fn may_fit(&self, response: &Response<Body>) -> bool {
         response.body().size_hint().lower() <= self.limits.max_entry as u64
     }
+}
+
+/// The predictions that are cached with `response`.
+fn predictions(response: &Response<Body>) -> Appended {
+    response.extensions().get().cloned().unwrap_or_default()
 }

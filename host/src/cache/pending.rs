@@ -142,6 +142,13 @@ impl PendingStore {
         self.lead.iter().for_each(Lead::streaming);
     }
 
+    /// Ends the flight if no other request waits for the response. Otherwise the request is still
+    /// pending.
+    pub(super) fn leave(mut self: Box<Self>) -> Option<Box<Self>> {
+        self.lead = Some(self.lead.take()?.leave()?);
+        Some(self)
+    }
+
     /// Ends the flight.
     pub(super) fn land(self, landed: Landed) {
         if let Some(lead) = self.lead {

@@ -18,7 +18,7 @@ pub enum Forwarded {
     Request,
 }
 
-/// The part of the cache in a response. A response that it neither serves nor stores has none.
+/// The part of the cache in a response. A response that it neither serves nor may store has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheStatus {
     /// A cached response, fresh for another `ttl` seconds; stale if negative.
@@ -29,6 +29,8 @@ pub enum CacheStatus {
     Stored(Forwarded),
     /// A new response that is streamed, and stored if it is complete and not too large.
     Storing(Forwarded),
+    /// A new response that is not stored: it is the first with its key.
+    NotAdmitted,
     /// None: the request accepts only a cached response, and there is none.
     NotCached,
 }
@@ -53,6 +55,7 @@ impl CacheStatus {
             Self::Collapsed(Forwarded::Miss) => "spinfer; fwd=miss; collapsed",
             Self::Collapsed(Forwarded::Stale) => "spinfer; fwd=stale; collapsed",
             Self::Collapsed(Forwarded::Request) => "spinfer; fwd=request; collapsed",
+            Self::NotAdmitted => "spinfer; fwd=miss; detail=not-admitted",
             Self::NotCached => "spinfer; detail=only-if-cached",
         };
         headers.append(CACHE_STATUS, HeaderValue::from_static(value));
@@ -77,6 +80,7 @@ mod tests {
             (CacheStatus::Collapsed(Forwarded::Stale), "spinfer; fwd=stale; collapsed"),
             (CacheStatus::Stored(Forwarded::Stale), "spinfer; fwd=stale; stored"),
             (CacheStatus::Storing(Forwarded::Miss), "spinfer; fwd=miss"),
+            (CacheStatus::NotAdmitted, "spinfer; fwd=miss; detail=not-admitted"),
             (CacheStatus::NotCached, "spinfer; detail=only-if-cached"),
         ] {
             let mut headers = HeaderMap::new();

@@ -126,7 +126,7 @@ pub(super) const UNEXPECTED: &str =
     "unexpected response: another version of spinfer, or another server";
 
 fn print_stats(stats: &HostCacheStats, out: &mut impl Write) -> Result<()> {
-    let HostCacheStats { application, total, memory, redis, routes } = stats;
+    let HostCacheStats { application, total, not_admitted, memory, redis, routes } = stats;
     writeln!(out, "application: {}\n", application.escape_debug())?;
     let head =
         ["route", "component", "requests", "hits", "hit rate", "collapsed", "misses", "bypassed"];
@@ -139,6 +139,7 @@ fn print_stats(stats: &HostCacheStats, out: &mut impl Write) -> Result<()> {
     writeln!(out)?;
     let MemoryCacheStats { entries, bytes, capacity, evictions, lookups } = memory;
     let (bytes, capacity) = (ByteSize(*bytes).display().iec(), ByteSize(*capacity).display().iec());
+    writeln!(out, "admission: {not_admitted} first responses were not stored")?;
     writeln!(
         out,
         "memory: {entries} responses, {bytes} of {capacity}; {evictions} evicted; {}",

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use bytesize::ByteSize;
 use toml::{Table, Value};
 
+use crate::cache::admission::AdmissionPolicy;
 use crate::cache::{self, redis};
 use crate::config::blocked_networks::BlockedNetworks;
 use crate::config::manifest::names;
@@ -122,7 +123,7 @@ pub(crate) fn parse(text: &str, environment: &[(String, String)]) -> Result<Runt
 
 fn cache_settings(value: Value) -> Result<cache::CacheSettings> {
     let Value::Table(table) = value else { bail!("must be a table") };
-    let cache::CacheSettings { mut limits, mut status_header, redis: _ } = Default::default();
+    let mut settings = cache::CacheSettings::default();
     let mut shared = redis::RedisConfig::default();
     for (key, value) in table {
         let size = |value: Value| {
@@ -130,27 +131,36 @@ fn cache_settings(value: Value) -> Result<cache::CacheSettings> {
             size.map_err(|_| anyhow!("{key}: must be a size, such as \"64MiB\""))
         };
         match key.as_str() {
-            "memory" => limits.memory = size(value)?,
-            "max_entry" => limits.max_entry = usize::try_from(size(value)?)?,
+            "memory" => settings.limits.memory = size(value)?,
+            "max_entry" => settings.limits.max_entry = usize::try_from(size(value)?)?,
+            "admission" => settings.admission = admission(&value)?,
             "status_header" => {
                 let shown = value.as_bool();
-                status_header = shown.with_context(|| format!("{key}: must be true or false"))?;
+                settings.status_header =
+                    shown.with_context(|| format!("{key}: must be true or false"))?;
             }
             "answer" => bail!("answer is now max_entry"),
             _ if redis::KEYS.contains(&key.as_str()) => shared.take(&key, value)?,
             _ => {
                 let keys = redis::KEYS.join(", ");
                 bail!(
-                    "{key}: unknown key; expected one of memory, max_entry, status_header, {keys}"
+                    "{key}: unknown key; expected one of memory, max_entry, admission, \
+                     status_header, {keys}"
                 );
             }
         }
     }
     let shared = shared.settle()?;
-    if shared.is_some() && limits.memory == 0 {
+    if shared.is_some() && settings.limits.memory == 0 {
         bail!("redis: requires the in-memory cache; remove `memory`, or set it above 0");
     }
-    Ok(cache::CacheSettings { limits, status_header, redis: shared })
+    Ok(cache::CacheSettings { redis: shared, ..settings })
+}
+
+fn admission(value: &Value) -> Result<AdmissionPolicy> {
+    let named = |policy: &AdmissionPolicy| value.as_str() == Some(policy.name());
+    let policy = AdmissionPolicy::ALL.into_iter().find(named);
+    policy.context("admission: must be \"adaptive\", \"first\" or \"second\"")
 }
 
 /// Minimum size of the prediction log, in bytes: some thousand records.
@@ -349,7 +359,7 @@ mod tests {
             "state_dir = '/state'\nlog_dir = ''\nmax_instance_memory = '1MiB'\n\
              outbound_networking.block_networks = ['private', '1.1.1.1/32']\n\
              outbound_redis.max_connections = 7\n\
-             cache = {{ memory = '3MiB', max_entry = '4KiB', status_header = false }}\n\
+             cache = {{ memory = '3MiB', max_entry = '4KiB', admission = 'second', status_header = false }}\n\
              prediction_log = {{ max_age = '7d', max_size = '2MiB', queue = 9, on_request = false, sinks = [{{ type = 'stdout' }}] }}\nkey_value_store.fast.type = 'memory'\n\
              [[variables_provider]]\ntype = 'static'\nvalues = {{ one = '1' }}\n\
              [[variables_provider]]\ntype = 'env'\nprefix = 'APP'\ndotenv_path = '{}'\n",
@@ -361,9 +371,10 @@ mod tests {
         assert_eq!(config.log_dir, None);
         assert_eq!(config.max_instance_memory, Some(ByteSize::mib(1)));
         assert_eq!(config.redis_connections, Some(7));
-        let cache::CacheSettings { limits, status_header, redis } = config.cache;
+        let cache::CacheSettings { limits, admission, status_header, redis } = config.cache;
         assert_eq!((limits.memory, limits.max_entry), (3 << 20, 4 << 10));
         assert!(!status_header && redis.is_none());
+        assert_eq!(admission, AdmissionPolicy::Second);
         let prediction_log::PredictionLogSettings {
             enabled,
             retention,
@@ -392,6 +403,10 @@ mod tests {
             ("max_instance_memory = 'hush'", "max_instance_memory: must be a size"),
             ("[cache]\nanswer = '7777'", "[cache]: answer is now max_entry"),
             ("[cache]\nstatus_header = 'hush'", "[cache]: status_header: must be true or false"),
+            (
+                "[cache]\nadmission = 'hush'",
+                "[cache]: admission: must be \"adaptive\", \"first\" or \"second\"",
+            ),
             ("[cache]\nentry = 7777", "entry: unknown key; expected one of memory, max_entry, "),
             ("[key_value_store.default]\ntype = 'redis'", "[key_value_store.default]: url: write"),
             (

@@ -241,7 +241,7 @@ fn create_component(
 fn response_cache(app: &App, tls: &Arc<ClientConfig>) -> Arc<ResponseCache> {
     let redis = app.cache.redis.clone();
     let redis = redis.map(|settings| RedisCache::new(settings, Arc::clone(tls).into()));
-    Arc::new(ResponseCache::new(app.cache.limits, app.cache.status_header, redis))
+    Arc::new(ResponseCache::new(&app.cache, redis))
 }
 
 /// The routers, by the id of their component, with the experiments each mounts.

@@ -169,7 +169,10 @@ families! {
     CACHE_CAPACITY: Gauge "spinfer_cache_capacity_bytes", "bytes", ["level"],
         "Maximum memory of cached responses ([cache] memory in the runtime config).";
     CACHE_EVICTIONS: Counter "spinfer_cache_evictions_total", "", ["level"],
-        "Responses that were evicted, or not admitted.";
+        "Responses that were evicted, or too large for the memory.";
+    CACHE_NOT_ADMITTED: Counter "spinfer_cache_not_admitted_total", "", [],
+        "Responses that were not stored: the first with their keys ([cache] admission in the runtime \
+         config).";
 
     REDIS_CONNECTED: Gauge "spinfer_cache_redis_connected", "", [],
         "1 if the shared Redis is in use, 0 if it does not respond in time.";
