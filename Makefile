@@ -116,7 +116,7 @@ bench: components onnxruntime clients redis ## run the benchmarks of benches/RES
 	$(call say,"overhead of the prediction log and drift detection; exports")
 	./target/release/recording
 	$(call say,"requests without sockets")
-	cargo bench --locked --workspace --bench allocations --bench request
+	cargo bench --locked --workspace --bench allocations --bench cache --bench request
 	$(call say,"hit rates of cache policies")
 	cargo run --release --locked --manifest-path benches/caches/Cargo.toml --target-dir target/caches
 

@@ -33,7 +33,8 @@ pub(super) fn run(out: &mut impl Write, seconds: u32, dir: &Path) -> Result<()> 
     let redis = RedisServer::start()?;
     let (port, url) = (redis.port, redis.url());
     let mut redis = Some(redis);
-    let settings = format!("redis = '{url}'");
+    // Of new inputs too, so that a full Redis refuses some.
+    let settings = format!("redis = '{url}'\nadmission = 'first'");
     let server = Server::start(&mut spinfer_caching(&manifest(dir)?, &settings, dir)?)?;
     let next = AtomicUsize::new(0);
     let mut phase = |name: &str, healthy: &mut Option<u64>| -> Result<()> {

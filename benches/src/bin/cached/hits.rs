@@ -27,6 +27,9 @@ pub(super) fn distinct_request(number: usize) -> Vec<u8> {
     post(IRIS, Operation { name: "predict", body: &body })
 }
 
+/// Number of distinct requests after which the memory is measured.
+const DISTINCT: f64 = 1e6;
+
 /// Seconds after which the cache's memory is full, with 100,000 responses.
 const FILLING: u32 = 6;
 
@@ -44,21 +47,17 @@ pub(super) fn throughput(
     let mut bare = Command::new(std::env::current_exe()?);
     bare.args(["bare", &response]);
     let same = format!("wrk.body = '{}'\n", PREDICT.body);
-    // Each thread of wrk has its own counter; there is one thread.
-    let distinct = |first: u32| {
-        format!(
-            "local n = {first}\nrequest = function() n = n + 1\n\
-             return wrk.format(nil, nil, nil, '{{\"features\": [5.1, 3.5, 1.4, ' .. n .. ']}}') end\n"
-        )
-    };
     let (filling, full) = (distinct(0), distinct(10_000_000));
+    let storing = spinfer_caching(&manifest, "admission = \"first\"", dir)?;
     let mut rows = [
         ("bare hyper, the same bytes", bare, same.as_str(), vec![]),
         ("hit in memory", spinfer_with_cache(&manifest)?, &same, vec![]),
         ("no cache", spinfer(&manifest)?, &filling, vec![]),
-        ("miss, stored, cache not full", spinfer_with_cache(&manifest)?, &filling, vec![]),
+        ("miss, as installed, from the start on", spinfer_with_cache(&manifest)?, &filling, vec![]),
         ("no cache", spinfer(&manifest)?, &full, vec![]),
-        ("miss, stored, another evicted", spinfer_with_cache(&manifest)?, &full, vec![]),
+        ("miss, as installed", spinfer_with_cache(&manifest)?, &full, vec![]),
+        ("no cache", spinfer(&manifest)?, &full, vec![]),
+        ("miss, `admission = \"first\"`, another evicted", storing, &full, vec![]),
     ];
     for _ in 0..rounds {
         for (_, command, script, figures) in &mut rows {
@@ -86,6 +85,39 @@ pub(super) fn throughput(
         writeln!(out, "| {name} | {rate:.0} | {ratio:.2} | {cpu:.1} |")?;
     }
     Ok(())
+}
+
+/// Resident memory after a million distinct requests.
+pub(super) fn memory(out: &mut impl Write, seconds: u32, dir: &Path) -> Result<()> {
+    let manifest = manifest(dir)?;
+    writeln!(out, "\n| cache | distinct requests | resident MiB |\n| --- | --- | --- |")?;
+    for (name, mut command) in [
+        ("none", spinfer(&manifest)?),
+        ("as installed", spinfer_with_cache(&manifest)?),
+        ("`admission = \"first\"`", spinfer_caching(&manifest, "admission = \"first\"", dir)?),
+    ] {
+        let server = Server::start(&mut command)?;
+        let url = format!("http://{}{IRIS}/predict", server.address);
+        let (mut requests, mut first) = (0.0, 0);
+        while requests < DISTINCT {
+            let load = wrk::Load { connections: 64, seconds };
+            requests += wrk::run_script(&url, &distinct(first), load, dir)?.requests;
+            // More than one run sends.
+            first += 10_000_000;
+        }
+        let resident = server.process().settled()?.total();
+        writeln!(out, "| {name} | {requests:.0} | {resident:.1} |")?;
+    }
+    Ok(())
+}
+
+/// A script that sends different requests, from the number after `first` on. Each thread of wrk has its
+/// own counter; there is one thread.
+fn distinct(first: u32) -> String {
+    format!(
+        "local n = {first}\nrequest = function() n = n + 1\n\
+         return wrk.format(nil, nil, nil, '{{\"features\": [5.1, 3.5, 1.4, ' .. n .. ']}}') end\n"
+    )
 }
 
 /// Latency of hits in Redis, one after the other.
@@ -169,8 +201,19 @@ pub(super) fn rates(out: &mut impl Write, dir: &Path) -> Result<()> {
     for (name, settings) in [
         ("in memory, 10 % of the responses", format!("memory = {MEMORY}")),
         (
+            "in memory, 10 % of the responses, `admission = \"first\"`",
+            format!("memory = {MEMORY}\nadmission = 'first'"),
+        ),
+        (
             "in memory, 10 % of the responses, and in Redis",
             format!("memory = {MEMORY}\nredis = '{}'\ntimeout = '1s'", redis.url()),
+        ),
+        (
+            "in memory, 10 % of the responses, and in Redis, `admission = \"first\"`",
+            format!(
+                "memory = {MEMORY}\nadmission = 'first'\nredis = '{}'\ntimeout = '1s'\nprefix = 'first:'",
+                redis.url()
+            ),
         ),
         ("in memory, all responses", String::new()),
     ] {

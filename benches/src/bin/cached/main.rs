@@ -1,7 +1,7 @@
 //! Costs and benefits of the response cache. Prints Markdown. Ratios are within one run:
 //!
 //! - hits in memory, compared with a bare server that sends the same bytes
-//! - misses, compared with no cache
+//! - misses, compared with no cache; and memory
 //! - hits in Redis, compared with a round trip to it
 //! - hit rates
 //! - latency while Redis fails
@@ -35,6 +35,8 @@ struct Options {
 enum Part {
     /// Throughput of hits in memory, and of misses
     Throughput,
+    /// Resident memory after a million distinct requests
+    Memory,
     /// Latency of hits in Redis; hit rates; time until other nodes apply an invalidation
     Redis,
     /// Requests while Redis is paused, killed, full, or sends garbage
@@ -57,6 +59,9 @@ fn main() -> Result<()> {
     let all = only.is_none();
     if all || matches!(only, Some(Part::Throughput)) {
         hits::throughput(&mut out, rounds, seconds, dir.path())?;
+    }
+    if all || matches!(only, Some(Part::Memory)) {
+        hits::memory(&mut out, seconds, dir.path())?;
     }
     if all || matches!(only, Some(Part::Redis)) {
         hits::latency(&mut out, dir.path())?;
