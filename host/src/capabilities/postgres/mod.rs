@@ -252,7 +252,69 @@ macro_rules! convert_errors {
     };
 }
 
-use {convert_errors, convert_parameters, convert_results};
+/// Conversions from and to `rdbms-types`, whose unsigned integers PostgreSQL does not have.
+macro_rules! convert_rdbms_types {
+    ($interface:ident) => {
+        convert_results!(
+            $interface,
+            [Boolean, Int8, Int16, Int32, Int64, Floating32, Floating64, Str, Binary]
+        );
+        convert_parameters!(
+            $interface,
+            [Boolean, Int8, Int16, Int32, Int64, Floating32, Floating64, Str, Binary],
+            [
+                Uint8 => |number: u8| Self::Int16(number.into()),
+                Uint16 => |number: u16| Self::Int32(number.into()),
+                Uint32 => |number: u32| Self::Int64(number.into()),
+                Uint64 => |number: u64| Self::Decimal(number.to_string())
+            ]
+        );
+    };
+}
+
+/// Implements the connections of an interface: each function is the same in all, with its own types.
+macro_rules! implement_connections {
+    ($interface:ident) => {
+        impl $interface::HostConnection for PostgresView<'_> {
+            async fn open(
+                &mut self,
+                address: String,
+            ) -> Result<Result<Resource<PostgresHandle>, $interface::Error>> {
+                let attempt = self.attempt(&address);
+                Ok(self.open_handle(attempt).await.map_err(Into::into))
+            }
+
+            async fn query(
+                &mut self,
+                handle: Resource<PostgresHandle>,
+                statement: String,
+                parameters: Vec<$interface::ParameterValue>,
+            ) -> Result<Result<$interface::RowSet, $interface::Error>> {
+                let result = self.statement(&handle)?.query(statement, parameters).await;
+                Ok(result.map(Into::into).map_err(Into::into))
+            }
+
+            async fn execute(
+                &mut self,
+                handle: Resource<PostgresHandle>,
+                statement: String,
+                parameters: Vec<$interface::ParameterValue>,
+            ) -> Result<Result<u64, $interface::Error>> {
+                let result = self.statement(&handle)?.execute(statement, parameters).await;
+                Ok(result.map_err(Into::into))
+            }
+
+            fn drop(&mut self, handle: Resource<PostgresHandle>) -> Result<()> {
+                self.table.delete(handle)?;
+                Ok(())
+            }
+        }
+    };
+}
+
+use {
+    convert_errors, convert_parameters, convert_rdbms_types, convert_results, implement_connections,
+};
 
 pub(super) struct HasPostgres;
 

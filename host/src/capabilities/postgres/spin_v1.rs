@@ -4,26 +4,13 @@ use wasmtime::Result;
 
 use super::{
     PostgresError, PostgresValue, PostgresView, ResultSet, StatementCall, convert_errors,
-    convert_parameters, convert_results,
+    convert_parameters, convert_rdbms_types, convert_results,
 };
 use crate::capabilities::spin_1::wit::postgres::{self as wit, PgError};
 use crate::capabilities::spin_1::wit::rdbms_types::{self, ParameterValue, RowSet};
 
 convert_errors!(PgError);
-convert_results!(
-    rdbms_types,
-    [Boolean, Int8, Int16, Int32, Int64, Floating32, Floating64, Str, Binary]
-);
-convert_parameters!(
-    rdbms_types,
-    [Boolean, Int8, Int16, Int32, Int64, Floating32, Floating64, Str, Binary],
-    [
-        Uint8 => |number: u8| Self::Int16(number.into()),
-        Uint16 => |number: u16| Self::Int32(number.into()),
-        Uint32 => |number: u32| Self::Int64(number.into()),
-        Uint64 => |number: u64| Self::Decimal(number.to_string())
-    ]
-);
+convert_rdbms_types!(rdbms_types);
 
 impl rdbms_types::Host for PostgresView<'_> {}
 

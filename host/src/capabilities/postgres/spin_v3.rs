@@ -6,7 +6,7 @@ use wasmtime::component::Resource;
 use super::v3 as wit;
 use super::{
     PostgresError, PostgresHandle, PostgresValue, PostgresView, ResultSet, convert_errors,
-    convert_parameters, convert_results,
+    convert_parameters, convert_results, implement_connections,
 };
 
 convert_errors!(wit::Error);
@@ -25,37 +25,4 @@ convert_parameters!(
 
 impl wit::Host for PostgresView<'_> {}
 
-impl wit::HostConnection for PostgresView<'_> {
-    async fn open(
-        &mut self,
-        address: String,
-    ) -> Result<Result<Resource<PostgresHandle>, wit::Error>> {
-        let attempt = self.attempt(&address);
-        Ok(self.open_handle(attempt).await.map_err(Into::into))
-    }
-
-    async fn query(
-        &mut self,
-        handle: Resource<PostgresHandle>,
-        statement: String,
-        parameters: Vec<wit::ParameterValue>,
-    ) -> Result<Result<wit::RowSet, wit::Error>> {
-        let result = self.statement(&handle)?.query(statement, parameters).await;
-        Ok(result.map(Into::into).map_err(Into::into))
-    }
-
-    async fn execute(
-        &mut self,
-        handle: Resource<PostgresHandle>,
-        statement: String,
-        parameters: Vec<wit::ParameterValue>,
-    ) -> Result<Result<u64, wit::Error>> {
-        let result = self.statement(&handle)?.execute(statement, parameters).await;
-        Ok(result.map_err(Into::into))
-    }
-
-    fn drop(&mut self, handle: Resource<PostgresHandle>) -> Result<()> {
-        self.table.delete(handle)?;
-        Ok(())
-    }
-}
+implement_connections!(wit);

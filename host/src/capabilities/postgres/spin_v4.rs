@@ -13,7 +13,7 @@ use wasmtime::{Result, StoreContextMut};
 use super::v4 as wit;
 use super::{
     CaRoot, ConnectionAttempt, HasPostgres, PostgresAddress, PostgresBuilder, PostgresError,
-    PostgresHandle, PostgresValue, PostgresView, ResultSet,
+    PostgresHandle, PostgresValue, PostgresView, ResultSet, implement_connections,
 };
 use crate::process::memory_budget::Charge;
 use crate::storage::postgres::{BoundKind, Column, DataType, Interval, ServerError};
@@ -85,40 +85,7 @@ impl<T> wit::HostConnectionBuilderWithStore<T> for HasPostgres {
     }
 }
 
-impl wit::HostConnection for PostgresView<'_> {
-    async fn open(
-        &mut self,
-        address: String,
-    ) -> Result<Result<Resource<PostgresHandle>, wit::Error>> {
-        let attempt = self.attempt(&address);
-        Ok(self.open_handle(attempt).await.map_err(Into::into))
-    }
-
-    async fn query(
-        &mut self,
-        handle: Resource<PostgresHandle>,
-        statement: String,
-        parameters: Vec<wit::ParameterValue>,
-    ) -> Result<Result<wit::RowSet, wit::Error>> {
-        let result = self.statement(&handle)?.query(statement, parameters).await;
-        Ok(result.map(Into::into).map_err(Into::into))
-    }
-
-    async fn execute(
-        &mut self,
-        handle: Resource<PostgresHandle>,
-        statement: String,
-        parameters: Vec<wit::ParameterValue>,
-    ) -> Result<Result<u64, wit::Error>> {
-        let result = self.statement(&handle)?.execute(statement, parameters).await;
-        Ok(result.map_err(Into::into))
-    }
-
-    fn drop(&mut self, handle: Resource<PostgresHandle>) -> Result<()> {
-        self.table.delete(handle)?;
-        Ok(())
-    }
-}
+implement_connections!(wit);
 
 impl HasPostgres {
     async fn open_handle<T>(
