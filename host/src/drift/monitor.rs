@@ -1,5 +1,5 @@
 //! Counts each record in the window of its model version, and looks for drift at most once a second.
-//! Runs on the log's writer thread; a record takes a fraction of a microsecond.
+//! Runs on the log's writer thread; a record takes a fraction of a microsecond there, and nothing of a request.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -34,7 +34,8 @@ pub use model_toml::{check_loaded, datatype};
 #[cfg(any(test, fuzzing))]
 pub(crate) use mounts::check_settings;
 pub use mounts::{
-    GRAPH, MODELS, MountedModel, Mounts, SIGNATURE, check_model_folder, hex, joined, load_request,
+    GRAPH, MODELS, MountedModel, Mounts, SIGNATURE, check_model_folder, declared, hex, joined,
+    load_request,
 };
 pub use options::{BackendName, BackendOptions, InferenceFlags, LoadRequest};
 pub use packed::pack;

@@ -174,6 +174,17 @@ pub fn load_request(folder: &Path) -> Result<LoadRequest> {
     Ok(settings.load_request())
 }
 
+/// What the `model.toml` in `folder` declares, not compared with the graph.
+///
+/// # Errors
+/// The file cannot be read or is invalid: every problem, with the file.
+pub fn declared(folder: &Path) -> Result<ModelToml> {
+    let path = folder.join(SIGNATURE);
+    let text = read_text(&path).map_err(anyhow::Error::msg)?;
+    ModelToml::parse(&text)
+        .map_err(|problems| joined(&in_file(&path, problems).collect::<Vec<_>>()))
+}
+
 /// The problems of a version folder as one error.
 #[must_use]
 pub fn joined(problems: &[String]) -> anyhow::Error {

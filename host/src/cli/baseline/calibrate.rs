@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use csv::StringRecord;
+use spinfer_model_toml::ModelToml;
 use spinfer_statistics::expected_accuracy::{Calibration, LabelledRow};
 
 use super::columns::{is_missing, listed};
 use super::run_graph::Numbers;
 use crate::drift::baseline::CalibrationEntry;
-use crate::drift::signature::{ClassLabel, FieldSignature};
+use crate::drift::signature;
 use crate::process::text::shortened;
 
 /// The column of labels.
@@ -24,25 +25,18 @@ pub(super) struct LabelColumn {
 
 impl LabelColumn {
     /// Finds the column `name`.
-    pub(super) fn find(
-        name: &str,
-        header: &StringRecord,
-        signature: &FieldSignature,
-    ) -> Result<Self> {
+    pub(super) fn find(name: &str, header: &StringRecord, model: &ModelToml) -> Result<Self> {
         let column = header.iter().position(|other| other == name);
         let column = column.with_context(|| {
             format!("--label {name}: there is no such column; found {}", listed(header))
         })?;
         ensure!(
-            signature.labels.len() > 1,
+            model.labels.len() > 1,
             "--label {name}: the model has no classes: its model.toml has no `labels`. Accuracy can be \
              expected of classifiers only"
         );
-        let classes = signature.labels.iter().map(|label| match label {
-            ClassLabel::Number(number) => number.to_string(),
-            ClassLabel::Name(name) => name.clone(),
-        });
-        Ok(Self { name: name.to_owned(), column, classes: classes.collect(), values: Vec::new() })
+        let (name, classes) = (name.to_owned(), model.labels.clone());
+        Ok(Self { name, column, classes, values: Vec::new() })
     }
 
     /// Adds the label of a row that the graph runs on.
@@ -65,11 +59,11 @@ impl LabelColumn {
     pub(super) fn calibrate(
         &self,
         outputs: &[(String, Numbers)],
-        signature: &FieldSignature,
+        model: &ModelToml,
     ) -> Result<CalibrationEntry> {
         let Self { name, classes, values, .. } = self;
-        let labels = signature.classes();
-        let class = signature.outputs.iter().find_map(|output| {
+        let labels = signature::classes(model);
+        let class = model.outputs.iter().find_map(|output| {
             let (_, values) = outputs.iter().find(|(name, _)| *name == output.name)?;
             let Numbers::Integer(predicted) = values else { return None };
             Some((output.name.clone(), predicted))
@@ -77,7 +71,7 @@ impl LabelColumn {
         let (class, predicted) = class.with_context(|| {
             format!("--label {name}: the graph has no output with one class per row")
         })?;
-        let probabilities = signature.outputs.iter().find_map(|output| {
+        let probabilities = model.outputs.iter().find_map(|output| {
             let element = |index| {
                 let name = format!("{}[{index}]", output.name);
                 outputs.iter().find(|(other, _)| *other == name).map(|(_, values)| values)

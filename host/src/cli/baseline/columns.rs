@@ -6,6 +6,7 @@ use std::io::Read;
 use anyhow::{Context, Result, bail, ensure};
 use csv::StringRecord;
 use spinfer_backend::{Tensor, TensorType};
+use spinfer_model_toml::{ModelToml, TensorEntry, row};
 
 use super::calibrate::LabelColumn;
 use super::run_graph::{Numbers, OutputColumn, Runner};
@@ -13,13 +14,16 @@ use crate::cli::add::values::{put_float, put_integer, put_string};
 use crate::drift::baseline::{
     CalibrationEntry, PresentValues, Summary, summarize_categories, summarize_numbers,
 };
-use crate::drift::signature::{FieldSignature, SignatureTensor};
+use crate::drift::signature;
 use crate::inference::datatype;
 use crate::process::text::shortened;
 
 /// Maximum number of values held in memory, rows times features and outputs, of 4 or 8 bytes each: the
 /// deciles need all of them. A random sample of 100,000 rows gives deciles with an error of about 0.1 %.
 const MAX_VALUES: u64 = 20_000_000;
+
+/// Of axes that do not include the one of rows.
+const NO_BATCH_AXIS: usize = usize::MAX;
 
 /// Summaries by name.
 type Summaries = BTreeMap<String, Summary>;
@@ -61,16 +65,16 @@ struct GraphInput {
 impl ReferenceColumns {
     pub(super) fn read(
         file: impl Read,
-        signature: &FieldSignature,
+        model: &ModelToml,
         runner: &Runner,
         label: Option<&str>,
     ) -> Result<Self> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
         let header = reader.headers()?.clone();
-        let (mut features, mut inputs) = columns(signature, runner, &header)?;
-        let per_row = features.len() as u64 + expected_outputs(signature);
+        let (mut features, mut inputs) = columns(model, runner, &header)?;
+        let per_row = features.len() as u64 + expected_outputs(model);
         let batch = runner.batch();
-        let labels = label.map(|name| LabelColumn::find(name, &header, signature)).transpose()?;
+        let labels = label.map(|name| LabelColumn::find(name, &header, model)).transpose()?;
         let mut reference = Self { rows: 0, features: Vec::new(), outputs: Vec::new(), labels };
         let mut pending = 0;
         let mut record = StringRecord::new();
@@ -129,9 +133,9 @@ impl ReferenceColumns {
     }
 
     /// The calibration, if there are labels.
-    pub(super) fn calibrate(&self, signature: &FieldSignature) -> Result<Option<CalibrationEntry>> {
+    pub(super) fn calibrate(&self, model: &ModelToml) -> Result<Option<CalibrationEntry>> {
         let labels = self.labels.as_ref();
-        labels.map(|labels| labels.calibrate(&self.outputs, signature)).transpose()
+        labels.map(|labels| labels.calibrate(&self.outputs, model)).transpose()
     }
 
     /// Columns of strings, which are not in a baseline.
@@ -141,8 +145,8 @@ impl ReferenceColumns {
     }
 
     /// The summaries of the features, and of the outputs.
-    pub(super) fn summarize(self, signature: &FieldSignature) -> Result<(Summaries, Summaries)> {
-        let classes = signature.classes();
+    pub(super) fn summarize(self, model: &ModelToml) -> Result<(Summaries, Summaries)> {
+        let classes = signature::classes(model);
         let rows = self.rows;
         let numbers = |feature: &Feature| !matches!(feature.values, Numbers::Text(_));
         let features = self.features.into_iter().filter(numbers);
@@ -154,7 +158,7 @@ impl ReferenceColumns {
         let outputs = self.outputs.into_iter().map(|(name, values)| {
             // One integer per row in a model with labels is a class.
             let is_class = matches!(values, Numbers::Integer(_))
-                && signature.outputs.iter().any(|output| output.name == name);
+                && model.outputs.iter().any(|output| output.name == name);
             let classes = (is_class && !classes.is_empty()).then_some(&*classes);
             let summary =
                 summarize(values, rows, classes).with_context(|| format!("the output `{name}`"))?;
@@ -164,9 +168,9 @@ impl ReferenceColumns {
     }
 }
 
-/// Number of output values per row, according to the signature.
-fn expected_outputs(signature: &FieldSignature) -> u64 {
-    signature.outputs.iter().filter_map(SignatureTensor::width).map(|width| width as u64).sum()
+/// Number of output values per row, as `model.toml` declares them.
+fn expected_outputs(model: &ModelToml) -> u64 {
+    model.outputs.iter().filter_map(TensorEntry::row).map(|width| width as u64).sum()
 }
 
 fn summarize(values: Numbers, rows: u64, classes: Option<&[i64]>) -> Result<Summary> {
@@ -201,19 +205,19 @@ fn summarize(values: Numbers, rows: u64, classes: Option<&[i64]>) -> Result<Summ
 
 /// Maps columns of the file to elements of the inputs.
 fn columns(
-    signature: &FieldSignature,
+    model: &ModelToml,
     runner: &Runner,
     header: &StringRecord,
 ) -> Result<(Vec<Feature>, Vec<GraphInput>)> {
     let (mut features, mut inputs, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     ensure!(
-        signature.inputs.len() == runner.inputs().len(),
+        model.inputs.len() == runner.inputs().len(),
         "the model has {} inputs, but its graph {}: the component preprocesses them, and this command \
          runs the graph alone",
-        signature.inputs.len(),
+        model.inputs.len(),
         runner.inputs().len()
     );
-    for tensor in &signature.inputs {
+    for tensor in &model.inputs {
         let (ty, names) = check_input(tensor, runner)?;
         let values = match ty {
             TensorType::Fp32 | TensorType::Fp16 | TensorType::Bf16 => Numbers::Single(Vec::new()),
@@ -223,7 +227,7 @@ fn columns(
         };
         // The size of a free axis is the number of fields.
         let axes = match tensor.shape.get(1..) {
-            Some(axes) if tensor.width() == Some(names.len()) => axes.to_vec(),
+            Some(axes) if row(axes, NO_BATCH_AXIS) == Some(names.len()) => axes.to_vec(),
             _ => vec![i64::try_from(names.len())?],
         };
         inputs.push(GraphInput {
@@ -245,12 +249,12 @@ fn columns(
             }
         }
     }
-    check_missing(&missing, signature, header)?;
+    check_missing(&missing, model, header)?;
     Ok((features, inputs))
 }
 
 /// The type of an input, and the names of its elements, if rows of a table can be its rows.
-fn check_input(tensor: &SignatureTensor, runner: &Runner) -> Result<(TensorType, Vec<String>)> {
+fn check_input(tensor: &TensorEntry, runner: &Runner) -> Result<(TensorType, Vec<String>)> {
     let name = &tensor.name;
     let info = runner.input(name).with_context(|| {
         format!(
@@ -270,7 +274,7 @@ fn check_input(tensor: &SignatureTensor, runner: &Runner) -> Result<(TensorType,
         "the rows of the input `{name}` are along its axis {}; a baseline needs rows along axis 0",
         tensor.batch_axis
     );
-    let names = tensor.element_names().with_context(|| {
+    let names = signature::names_of(tensor).with_context(|| {
         format!(
             "the input `{name}` has the shape {:?}; a table can only have rows with one number for each \
              of at most 256 features",
@@ -281,16 +285,12 @@ fn check_input(tensor: &SignatureTensor, runner: &Runner) -> Result<(TensorType,
 }
 
 /// Fails if columns are missing in the file.
-fn check_missing(
-    missing: &[String],
-    signature: &FieldSignature,
-    header: &StringRecord,
-) -> Result<()> {
+fn check_missing(missing: &[String], model: &ModelToml, header: &StringRecord) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
     let (missing, found) = (listed(missing), listed(header));
-    if let Some(unnamed) = signature.inputs.iter().find(|input| input.fields.is_empty()) {
+    if let Some(unnamed) = model.inputs.iter().find(|input| input.fields.is_empty()) {
         bail!(
             "there is no column {missing}; found {found}. The model's features have no names: in its \
              model.toml, add fields = [...] in the order of the graph to the [[inputs]] of {}, or add \
@@ -298,7 +298,7 @@ fn check_missing(
             unnamed.name
         );
     }
-    let names = signature.inputs.iter().filter_map(SignatureTensor::element_names).flatten();
+    let names = model.inputs.iter().filter_map(signature::names_of).flatten();
     bail!("there is no column {missing}; expected {}, found {found}", listed(names))
 }
 

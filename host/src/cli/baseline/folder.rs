@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::cli::edit::Edit;
-use crate::drift::signature::FieldSignature;
 use crate::guest::files::Files;
-use crate::inference::SIGNATURE;
+use crate::inference::{self, SIGNATURE};
 
 /// The folder of a `version` of the `model`: one mounted by a component of the manifest `from`, or one
 /// in the model repository next to it.
@@ -21,8 +20,7 @@ pub(super) fn find(from: &Path, model: &str, version: Option<&str>) -> Result<Pa
     let mut versions: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut add = |folder: PathBuf| -> Result<()> {
         if folder.join(SIGNATURE).is_file() {
-            let FieldSignature { version, .. } = FieldSignature::read(&folder)?;
-            versions.entry(version.unwrap_or_default()).or_insert(folder);
+            versions.entry(inference::declared(&folder)?.version).or_insert(folder);
         }
         Ok(())
     };

@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
+use spinfer_model_toml::ModelToml;
 use spinfer_statistics::expected_accuracy::Calibration;
 
 use self::columns::ReferenceColumns;
 use self::run_graph::Runner;
 use crate::drift::BASELINE;
 use crate::drift::baseline::{Baseline, BaselineFile, CalibrationEntry, Summary};
-use crate::drift::signature::FieldSignature;
-use crate::inference::InferenceFlags;
+use crate::inference::{self, InferenceFlags};
 use crate::process::atomic_file::{self, Existing, READABLE};
 
 #[derive(Debug, Args)]
@@ -68,31 +68,28 @@ pub fn run(command: &BaselineOptions, out: &mut impl Write) -> Result<()> {
     let folder = folder::find(from, model, version.as_deref())?;
     let path = folder.join(BASELINE);
     let existing = if *force { None } else { existing(&path, label.is_some())? };
-    let signature = FieldSignature::read(&folder)?;
-    let missing = |key: &str| format!("{}: model.toml has no `{key}`", folder.display());
-    let name = signature.name.clone().with_context(|| missing("name"))?;
-    let version = signature.version.clone().with_context(|| missing("version"))?;
+    let declared = inference::declared(&folder)?;
+    let (name, version) = (declared.name.clone(), declared.version.clone());
     let runner = Runner::load(model, &folder, &inference.backends()?.backends())?;
 
     // 2 Read the data, and run the graph on it.
     let file = File::open(data).with_context(|| data.display().to_string())?;
-    let reference = ReferenceColumns::read(file, &signature, &runner, label.as_deref())
+    let reference = ReferenceColumns::read(file, &declared, &runner, label.as_deref())
         .with_context(|| data.display().to_string())?;
     let rows = reference.rows();
     ensure!(rows > 0, "{}: the file has no rows", data.display());
     let strings = reference.strings().join(", ");
-    let calibration =
-        reference.calibrate(&signature).with_context(|| data.display().to_string())?;
+    let calibration = reference.calibrate(&declared).with_context(|| data.display().to_string())?;
     if let Some((text, calibration)) = existing.zip(calibration.as_ref()) {
         let text = with_calibration(&text, calibration)?;
-        return add_calibration(&path, &text, &signature, calibration, out);
+        return add_calibration(&path, &text, &declared, calibration, out);
     }
-    let (features, outputs) = reference.summarize(&signature)?;
+    let (features, outputs) = reference.summarize(&declared)?;
     let file = BaselineFile { model: name, version, rows, features, outputs, calibration };
 
     // 3 Write the baseline.
     let text = to_json(&file)?;
-    Baseline::parse(&text, &signature)
+    Baseline::parse(&text, &declared)
         .with_context(|| format!("the baseline does not match {}", folder.display()))?;
     write(&path, &text, *force).with_context(|| path.display().to_string())?;
     let BaselineFile { features, outputs, calibration, .. } = &file;
@@ -144,11 +141,11 @@ fn with_calibration(text: &str, calibration: &CalibrationEntry) -> Result<String
 fn add_calibration(
     path: &Path,
     text: &str,
-    signature: &FieldSignature,
+    declared: &ModelToml,
     calibration: &CalibrationEntry,
     out: &mut impl Write,
 ) -> Result<()> {
-    Baseline::parse(text, signature).with_context(|| path.display().to_string())?;
+    Baseline::parse(text, declared).with_context(|| path.display().to_string())?;
     write(path, text, true).with_context(|| path.display().to_string())?;
     let Calibration { rows, accuracy, .. } = &calibration.fitted;
     writeln!(

@@ -244,7 +244,7 @@ fn unknown_label_is_reported_with_the_classes() {
 #[test]
 fn model_with_preprocessing_in_its_component_is_refused() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
-    let signature = FieldSignature::read(&models.join("language-identifier/1")).unwrap();
+    let signature = inference::declared(&models.join("language-identifier/1")).unwrap();
     let graph = Runner::load(
         "iris-classifier",
         &models.join("iris-classifier/1"),
@@ -261,7 +261,7 @@ proptest! {
     #[test]
     fn arbitrary_tables_do_not_panic(csv in "(sepal_length,sepal_width,petal_length,petal_width\n)?[ -~\n]{0,80}") {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/iris-classifier/1");
-        let signature = FieldSignature::read(&models).unwrap();
+        let signature = inference::declared(&models).unwrap();
         let graph = Runner::load("iris-classifier", &models, &BackendOptions::default().backends()).unwrap();
         let _ = ReferenceColumns::read(csv.as_bytes(), &signature, &graph, None);
     }

@@ -5,8 +5,6 @@ use std::collections::HashSet;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::drift::signature::ClassLabel;
-
 /// Categories, and the bin of each: its index in the file.
 #[derive(Debug, Default, PartialEq)]
 pub struct Categories {
@@ -59,7 +57,8 @@ impl Categories {
         found.map_or(self.other(), |index| self.texts[index].1)
     }
 
-    pub(super) fn new(values: &[Value], labels: &[ClassLabel], classes: &[i64]) -> Result<Self> {
+    /// `labels`: names of the `classes`, if they have any.
+    pub(super) fn new(values: &[Value], labels: &[String], classes: &[i64]) -> Result<Self> {
         let mut categories = Self::default();
         let mut seen = HashSet::new();
         for (bin, value) in values.iter().enumerate() {
@@ -77,8 +76,7 @@ impl Categories {
                     })?;
                     categories.numbers.push((number, bin));
                     let label = classes.iter().position(|&class| class == number);
-                    if let Some(ClassLabel::Name(name)) = label.and_then(|index| labels.get(index))
-                    {
+                    if let Some(name) = label.and_then(|index| labels.get(index)) {
                         categories.texts.push((name.clone(), bin));
                         shown.clone_from(name);
                     }

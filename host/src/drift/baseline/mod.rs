@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use spinfer_model_toml::{ModelToml, TensorEntry};
 use spinfer_statistics::expected_accuracy::Calibration;
 
 pub use categories::Categories;
@@ -20,8 +21,8 @@ pub use file::{BaselineFile, CalibrationEntry, Summary};
 pub use moments::ReferenceMoments;
 pub use summarize::{PresentValues, summarize_categories, summarize_numbers};
 
-use super::signature::{ClassLabel, FieldSignature, SignatureTensor};
-use crate::inference::SIGNATURE;
+use super::signature;
+use crate::inference::{self, SIGNATURE};
 use crate::process::read_file::read_file;
 use crate::process::text::shortened;
 
@@ -41,7 +42,7 @@ pub struct Baseline {
     pub version: String,
     /// Number of rows of the reference data.
     pub rows: u64,
-    /// Features, in the order of the signature, then outputs.
+    /// Features, in the order of `model.toml`, then outputs.
     pub fields: Vec<BaselineField>,
     pub calibration: Option<CalibratedClasses>,
     /// Hash of the file's contents: windows of different baselines cannot be merged.
@@ -111,22 +112,21 @@ impl Baseline {
             "{}: there is no {SIGNATURE} next to it, which it must match",
             path.display()
         );
-        let signature = FieldSignature::read(folder)?;
+        let model = inference::declared(folder)?;
         let text = read_file(&path, MAX_BYTES).and_then(|bytes| Ok(String::from_utf8(bytes)?));
-        let baseline = text.and_then(|text| Self::parse(&text, &signature));
+        let baseline = text.and_then(|text| Self::parse(&text, &model));
         baseline.map(Some).with_context(|| path.display().to_string())
     }
 
-    /// Parses the baseline of the version with this `signature`.
+    /// Parses the baseline of a version with the `model.toml` in `declared`.
     ///
     /// # Errors
     /// Names the key that is invalid or does not match.
-    pub fn parse(text: &str, signature: &FieldSignature) -> Result<Self> {
+    pub fn parse(text: &str, declared: &ModelToml) -> Result<Self> {
         let file: BaselineFile<Value> = serde_json::from_str(text)?;
         let fingerprint = fingerprint(&file)?;
         let BaselineFile { model, version, rows, features, outputs, calibration } = file;
-        let same = |key: &str, given: &str, expected: &Option<String>| {
-            let expected = expected.as_deref().unwrap_or_default();
+        let same = |key: &str, given: &str, expected: &str| {
             ensure!(
                 given == expected,
                 "{key}: is \"{}\", but {SIGNATURE} next to it has \"{expected}\"",
@@ -134,13 +134,14 @@ impl Baseline {
             );
             Ok(())
         };
-        same("model", &model, &signature.name)?;
-        same("version", &version, &signature.version)?;
-        let classes = signature.classes();
+        same("model", &model, &declared.name)?;
+        same("version", &version, &declared.version)?;
+        let classes = signature::classes(declared);
+        let class_names = if declared.classes.is_empty() { &*declared.labels } else { &[] };
         let mut fields = Vec::new();
         for (role, tensors, mut summaries) in [
-            (Role::Feature, &signature.inputs, features),
-            (Role::Output, &signature.outputs, outputs),
+            (Role::Feature, &declared.inputs, features),
+            (Role::Output, &declared.outputs, outputs),
         ] {
             let key = role.key();
             for name in names(tensors, &summaries, role)? {
@@ -148,7 +149,7 @@ impl Baseline {
                 let Some(summary) = summaries.remove(&name) else { continue };
                 let at = || format!("{key}.{name}");
                 let summary: Summary = serde_json::from_value(summary).with_context(at)?;
-                let labels = if role == Role::Output { &*signature.labels } else { &[] };
+                let labels = if role == Role::Output { class_names } else { &[] };
                 let field = BaselineField::new(name.clone(), role, summary, rows, labels, &classes);
                 fields.push(field.with_context(at)?);
             }
@@ -219,17 +220,17 @@ impl Role {
     }
 }
 
-/// The names of the fields in `given`, in the order of the signature. Fails if the signature lacks
-/// one of them, or `given` lacks a named field of the signature.
+/// The names of the fields in `given`, in the order of `model.toml`. Fails if that lacks one of them,
+/// or `given` lacks one of its named fields.
 fn names(
-    tensors: &[SignatureTensor],
+    tensors: &[TensorEntry],
     given: &BTreeMap<String, Value>,
     role: Role,
 ) -> Result<Vec<String>> {
     let key = role.key();
     let mut order = Vec::new();
     for tensor in tensors {
-        match tensor.element_names() {
+        match signature::names_of(tensor) {
             Some(names) => order.extend(names),
             // The shape leaves the number of elements open: take those of the file.
             None => {
@@ -274,7 +275,7 @@ impl BaselineField {
         role: Role,
         summary: Summary,
         rows: u64,
-        labels: &[ClassLabel],
+        labels: &[String],
         classes: &[i64],
     ) -> Result<Self> {
         let (mut moments, mut constant) = (None, false);

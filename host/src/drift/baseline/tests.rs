@@ -8,8 +8,8 @@ pub(in crate::drift) const IRIS: &str =
     include_str!("../../../../models/iris-classifier/1/baseline.json");
 const IRIS_SIGNATURE: &str = include_str!("../../../../models/iris-classifier/1/model.toml");
 
-fn iris() -> FieldSignature {
-    FieldSignature::parse(IRIS_SIGNATURE).unwrap()
+fn iris() -> ModelToml {
+    ModelToml::parse(IRIS_SIGNATURE).unwrap()
 }
 
 fn parse_error(text: &str) -> String {
@@ -104,6 +104,11 @@ fn baseline_without_model_toml_is_rejected() {
     assert!(error.contains("there is no model.toml next to it"), "{error}");
     std::fs::write(dir.path().join(SIGNATURE), IRIS_SIGNATURE).unwrap();
     assert_eq!(Baseline::read(dir.path()).unwrap().unwrap().rows, 120);
+    std::fs::write(dir.path().join(SIGNATURE), IRIS_SIGNATURE.replacen("version", "vers", 1))
+        .unwrap();
+    let error = format!("{:#}", Baseline::read(dir.path()).unwrap_err());
+    assert!(error.contains("model.toml: line 1: `version` is missing"), "{error}");
+    std::fs::write(dir.path().join(SIGNATURE), IRIS_SIGNATURE).unwrap();
     std::fs::write(dir.path().join(BASELINE), "{").unwrap();
     let error = format!("{:#}", Baseline::read(dir.path()).unwrap_err());
     assert!(error.contains("baseline.json: EOF"), "{error}");

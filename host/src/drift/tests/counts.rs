@@ -87,7 +87,7 @@ fn unknown_models_and_columns_are_not_counted() {
 
 #[test]
 fn unwatched_versions_are_listed_and_conflicting_ones_are_rejected() {
-    let signature = FieldSignature::parse(IRIS_SIGNATURE).unwrap();
+    let signature = ModelToml::parse(IRIS_SIGNATURE).unwrap();
     let baseline = |text: &str| Some(Arc::new(Baseline::parse(text, &signature).unwrap()));
     let model = |name: &str, version: Option<&str>, enabled, baseline| WatchedModel {
         name: name.into(),
@@ -136,7 +136,7 @@ fn one_feature(values: &[f32]) -> Monitor {
     watched(&serde_json::to_string(&file).unwrap(), ONE_FEATURE, &DriftSettings::default())
 }
 
-const ONE_FEATURE: &str = "name = 'one'\nversion = '1'\n[[inputs]]\nname = 'x'\n\
+const ONE_FEATURE: &str = "name = 'one'\nversion = '1'\noutputs = []\n[[inputs]]\nname = 'x'\n\
                            datatype = 'FP32'\nshape = [-1, 1]";
 
 fn observe_one(monitor: &Monitor, values: &[f32]) {

@@ -11,12 +11,12 @@ mod restart;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use spinfer_model_toml::ModelToml;
 use uuid::Uuid;
 
 use super::baseline::{BaselineFile, PresentValues as Sample, summarize_numbers};
 use super::report::{FieldReport, Reading, UnwatchedReason};
 use super::settings::WindowShape;
-use super::signature::FieldSignature;
 use super::*;
 use crate::prediction_log::Observer;
 use crate::prediction_log::record::{
@@ -84,7 +84,7 @@ fn at(time: SystemTime, mut entry: LogEntry) -> LogEntry {
 }
 
 fn watched(baseline: &str, signature: &str, settings: &DriftSettings) -> Monitor {
-    let signature = FieldSignature::parse(signature).unwrap();
+    let signature = ModelToml::parse(signature).unwrap();
     let baseline = Baseline::parse(baseline, &signature).unwrap();
     Monitor::new(&[WatchedModel {
         name: baseline.model.clone(),
@@ -153,7 +153,7 @@ fn normals_baseline(rows: usize, random: &mut fastrand::Rng) -> String {
 fn normals_watched(baseline: &str) -> Monitor {
     let fields = normals_fields();
     let signature = format!(
-        "name = 'normals'\nversion = '1'\n[[inputs]]\nname = 'x'\ndatatype = 'FP32'\n\
+        "name = 'normals'\nversion = '1'\noutputs = []\n[[inputs]]\nname = 'x'\ndatatype = 'FP32'\n\
          shape = [-1, {NORMALS}]\nfields = {fields:?}"
     );
     watched(baseline, &signature, &DriftSettings::default())

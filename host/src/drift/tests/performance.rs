@@ -108,7 +108,7 @@ fn accuracy_on_labels_is_shown_with_the_expected_one() {
 
 #[test]
 fn calibration_that_does_not_match_is_rejected_with_the_key() {
-    let signature = FieldSignature::parse(IRIS_SIGNATURE).unwrap();
+    let signature = ModelToml::parse(IRIS_SIGNATURE).unwrap();
     let whole = calibrated();
     for (change, part) in [
         ("class", "calibration: class: `probabilities[0]` is no output with categories"),
