@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! baseline   baseline.json of a version, checked against its model.toml: fixed bins
-//! monitor    counts each logged prediction, by model and version
+//! monitor    the watched versions; each logged prediction goes to its version
+//! watched    a version: counts its predictions, looks for drift
 //! layout     maps columns of records to fields of the baseline, once per order of columns
 //! window     counts and moments of recent records in each bin, without their values
 //! alarms     evidence of drift in the counts: raised and cleared, whenever one looks
@@ -11,6 +12,7 @@
 //! resume     counts what the prediction log has and the saved windows lack
 //! scores     one field of the window against the baseline
 //! expected   accuracy without labels, and with them
+//! merged     the report of several hosts
 //! report     all of it, as `GET /drift` and `spinfer drift` show it
 //! ```
 //!
@@ -26,9 +28,11 @@ pub mod signature;
 mod alarms;
 mod expected;
 mod layout;
+mod merged;
 mod resume;
 mod saved;
 mod scores;
+mod watched;
 mod window;
 
 pub use baseline::{BASELINE, Baseline};

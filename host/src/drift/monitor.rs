@@ -2,34 +2,23 @@
 //! Runs on the log's writer thread; a record takes a fraction of a microsecond there, and nothing of a request.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
 use parking_lot::Mutex;
-use tracing::{info, warn};
-use uuid::Uuid;
+use tracing::warn;
 
-use super::alarms::{Alarms, LookResult};
 use super::baseline::Baseline;
-use super::layout::{CounterLayout, Slots};
-use super::report::{Report, Unwatched, UnwatchedReason, VersionReport, by_version};
+use super::report::{Report, Unwatched, UnwatchedReason, by_version};
 use super::resume;
 use super::saved::{HostId, SavedWindow, SavedWindows};
 use super::settings::DriftSettings;
-use super::window::{Window, WindowState};
-use crate::prediction_log::Observer;
+use super::watched::{Watched, apart};
 use crate::prediction_log::record::{LogEntry, Predictions, RequestContext};
+use crate::prediction_log::{Observer, Sample};
 
-/// Maximum number of column layouts cached for each version: the short form, tables, tensors with
-/// all outputs, and one more.
-const MAX_LAYOUTS: usize = 4;
-/// Minimum time between looks at one version, as records come.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum share of the writer's time for the looks at one version: one in this many.
-const LOOK_SHARE: u32 = 20;
 /// Minimum time between copies of the windows in the state folder.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -43,7 +32,7 @@ pub struct WatchedModel {
     pub settings: DriftSettings,
     /// `None` if there is no baseline, or drift detection is disabled.
     pub baseline: Option<Arc<Baseline>>,
-    /// Whether its predictions are logged. Drift is computed from logged records.
+    /// Whether a sample of its predictions is logged. Drift is computed from logged records.
     pub logged: bool,
 }
 
@@ -72,11 +61,13 @@ impl WatchedModel {
 /// The windows of an application's model versions.
 #[derive(Debug, Default)]
 pub struct Monitor {
-    id: HostId,
+    pub(super) id: HostId,
     versions: Vec<Watched>,
     /// Model -> version -> index into `versions`.
     index: HashMap<String, HashMap<String, usize>>,
     unwatched: Vec<Unwatched>,
+    /// The sample of each component that does not log all requests.
+    samples: HashMap<String, Sample>,
     saved: Mutex<Saved>,
 }
 
@@ -87,27 +78,6 @@ struct Saved {
     path: Option<PathBuf>,
     /// Time of the record after which they were saved.
     time: Option<SystemTime>,
-}
-
-/// A version with a baseline.
-#[derive(Debug)]
-struct Watched {
-    baseline: Arc<Baseline>,
-    settings: DriftSettings,
-    slots: Slots,
-    current: Mutex<Current>,
-    alarms: Alarms,
-}
-
-#[derive(Debug)]
-struct Current {
-    window: Window,
-    /// The most recent one last.
-    layouts: Vec<CounterLayout>,
-    /// Time of the record at the last look, and the minimum time until the next.
-    looked: Option<(SystemTime, Duration)>,
-    /// The share of its requests that each component logs, of those that log a sample.
-    samples: Vec<(Arc<str>, f64)>,
 }
 
 impl Monitor {
@@ -134,8 +104,8 @@ impl Monitor {
                 continue;
             };
             if let Some(other) = monitor.find(name, &baseline.version) {
-                anyhow::ensure!(
-                    other.baseline == *baseline && other.settings == *settings,
+                ensure!(
+                    other.is_of(baseline, settings),
                     "two components mount version {} of the model `{name}` with different \
                      baseline.json files or drift settings, but the log does not distinguish their \
                      records: mount one folder in both, change the version of one, or set \
@@ -151,13 +121,27 @@ impl Monitor {
         Ok(monitor)
     }
 
+    /// The same monitor, if components log a sample: the share of its requests that each logs.
+    #[must_use]
+    pub fn with_samples<'a>(self, shares: impl IntoIterator<Item = (&'a str, f64)>) -> Self {
+        let samples = shares.into_iter().filter(|(_, share)| *share < 1.0);
+        let samples = samples.map(|(id, share)| (id.to_owned(), Sample::new(share)));
+        Self { samples: samples.collect(), ..self }
+    }
+
+    /// Whether the record is of the sample that its component logs. Errors and requests that ask for it
+    /// are logged outside of the sample, too. Counted like the others, they would have too much weight.
+    fn is_in_sample(&self, context: &RequestContext) -> bool {
+        let sample = self.samples.get(&*context.component);
+        sample.is_none_or(|sample| sample.includes(context.id))
+    }
+
     /// Model, version, settings, and time of the latest record, of each version with a baseline.
     pub(super) fn watched(
         &self,
     ) -> impl Iterator<Item = (&str, &str, &DriftSettings, Option<SystemTime>)> {
-        self.versions().map(|(model, version, watched)| {
-            (model, version, &watched.settings, watched.current.lock().window.state().latest())
-        })
+        self.versions()
+            .map(|(model, version, watched)| (model, version, &watched.settings, watched.latest()))
     }
 
     /// The report of all versions at the time `now`, or of the versions of one `model`.
@@ -166,62 +150,7 @@ impl Monitor {
         self.report_with(now, model, |_, _| Vec::new())
     }
 
-    /// The report of the windows of this host, merged with those of `others`.
-    ///
-    /// # Errors
-    /// Fails if a host is given twice, or has a window of the same version with another baseline or
-    /// another shape.
-    pub fn merged_report(
-        &self,
-        now: SystemTime,
-        model: Option<&str>,
-        others: &[SavedWindows],
-    ) -> Result<Report> {
-        let mut ids = vec![&self.id];
-        for id in others.iter().filter_map(|other| other.host.as_ref()) {
-            ensure!(
-                !ids.contains(&id),
-                "two of the addresses are of one host, whose records would count twice; write the \
-                 address of each host once"
-            );
-            ids.push(id);
-        }
-        let mut unwatched: Vec<Unwatched> = Vec::new();
-        for SavedWindow { model, version, baseline, shape, window, .. } in
-            others.iter().flat_map(|other| &other.windows)
-        {
-            let Some(watched) = self.find(model, version) else {
-                let (model, version) = (model.clone(), Some(version.clone()));
-                let other = Unwatched { model, version, reason: UnwatchedReason::OtherHost };
-                if !unwatched.contains(&other) {
-                    unwatched.push(other);
-                }
-                continue;
-            };
-            let own = watched.settings.window.to_string();
-            ensure!(
-                *shape == own,
-                "{model} version {version} has another drift window on another host: {shape}, not \
-                 {own}; set the same `window` and `window_age` on both"
-            );
-            ensure!(
-                *baseline == watched.baseline.fingerprint && window.fits(watched.slots.size),
-                "{model} version {version} has another baseline.json on another host: their windows \
-                 have different bins, and cannot be merged"
-            );
-        }
-        let mut report = self.report_with(now, model, |model, version| {
-            let windows = others.iter().flat_map(|other| &other.windows);
-            windows.filter(|other| other.model == model && other.version == version).collect()
-        });
-        unwatched.retain(|other| model.is_none_or(|model| model == other.model));
-        unwatched.sort_by(|a, b| (&a.model, &a.version).cmp(&(&b.model, &b.version)));
-        report.unwatched.extend(unwatched);
-        report.add_labels(others);
-        Ok(report)
-    }
-
-    fn report_with<'a>(
+    pub(super) fn report_with<'a>(
         &self,
         now: SystemTime,
         model: Option<&str>,
@@ -241,7 +170,7 @@ impl Monitor {
     /// Whether the version is in alarm, since the last look. `None` if it is not watched.
     #[must_use]
     pub fn in_alarm(&self, model: &str, version: &str) -> Option<bool> {
-        self.find(model, version).map(|watched| watched.alarms.any())
+        self.find(model, version).map(Watched::in_alarm)
     }
 
     /// The windows of all versions, in the form that is saved and merged.
@@ -280,7 +209,7 @@ impl Monitor {
         models
     }
 
-    fn find(&self, model: &str, version: &str) -> Option<&Watched> {
+    pub(super) fn find(&self, model: &str, version: &str) -> Option<&Watched> {
         self.versions.get(*self.index.get(model)?.get(version)?)
     }
 
@@ -333,17 +262,13 @@ impl Observer for Monitor {
                  cannot be read"
             );
         }
-        // The shares are those of records in the log: the settings may have changed since.
-        for watched in &self.versions {
-            watched.current.lock().samples.clear();
-        }
     }
 
     fn observe(&self, entry: &LogEntry) {
         let Predictions { model, version, .. } = &*entry.predictions;
         if let Some(watched) = self.find(model, version) {
             let time = entry.context.time;
-            if watched.is_in_sample(&entry.context) && watched.count(time, &entry.predictions) {
+            if self.is_in_sample(&entry.context) && watched.count(time, &entry.predictions) {
                 watched.look_as_records_come(model, time);
             }
             self.save_in_time(time);
@@ -353,138 +278,4 @@ impl Observer for Monitor {
     fn close(&self) {
         self.save();
     }
-}
-
-impl Watched {
-    fn new(baseline: Arc<Baseline>, settings: &DriftSettings) -> Self {
-        let slots = Slots::new(&baseline);
-        let window = Window::new(&settings.window, slots.size);
-        let current =
-            Mutex::new(Current { window, layouts: Vec::new(), looked: None, samples: Vec::new() });
-        let alarms = Alarms::new(&baseline, settings);
-        Self { baseline, settings: settings.clone(), slots, current, alarms }
-    }
-
-    /// Counts the predictions. Returns whether it is time for a look.
-    fn count(&self, time: SystemTime, predictions: &Predictions) -> bool {
-        let mut current = self.current.lock();
-        let Current { window, layouts, looked, .. } = &mut *current;
-        let index = match layouts.iter().rposition(|layout| layout.fits(predictions)) {
-            Some(index) => index,
-            None => {
-                if layouts.len() == MAX_LAYOUTS {
-                    layouts.remove(0);
-                }
-                layouts.push(CounterLayout::new(&self.baseline, predictions));
-                layouts.len() - 1
-            }
-        };
-        let mut next = 0;
-        while next < predictions.rows {
-            let (admitted, part) = window.admit(time, predictions.rows - next);
-            let rows = rows(next..next + admitted);
-            layouts[index].count(&self.baseline, &self.slots, predictions, &rows, part);
-            next += admitted;
-        }
-        looked.is_none_or(|(before, pause)| apart(before, time) >= pause)
-    }
-
-    /// Looks for drift, and logs alarms that are raised or cleared.
-    fn look_as_records_come(&self, model: &str, time: SystemTime) {
-        let start = Instant::now();
-        let before = self.alarms.any();
-        self.look(time);
-        let pause = LOOK_INTERVAL.max(start.elapsed() * LOOK_SHARE);
-        self.current.lock().looked = Some((time, pause));
-        let version = &self.baseline.version;
-        match (before, self.alarms.any()) {
-            (false, true) => {
-                let fields = self.alarms.raised(&self.baseline).join(", ");
-                warn!(model, version, fields, "drift: alarm; `spinfer drift` shows the report");
-            }
-            (true, false) => info!(model, version, "drift: the alarm is cleared"),
-            (true, true) | (false, false) => {}
-        }
-    }
-
-    /// Whether the record belongs to the sample that the window is of. Of a component that logs a
-    /// sample, errors and requests that ask for it are logged with probability 1. Counted as the
-    /// others are, they would have too much weight: of them, too, only the sample is counted.
-    fn is_in_sample(&self, context: &RequestContext) -> bool {
-        let RequestContext { id, component, sample, .. } = context;
-        let mut current = self.current.lock();
-        let samples = &mut current.samples;
-        let known = samples.iter_mut().find(|(other, _)| other == component);
-        if *sample < 1.0 {
-            match known {
-                Some((_, share)) => *share = *sample,
-                None => samples.push((Arc::clone(component), *sample)),
-            }
-            return true;
-        }
-        known.is_none_or(|(_, share)| fraction(*id) < *share)
-    }
-
-    fn look(&self, now: SystemTime) -> LookResult {
-        let starts = self.current.lock().window.look(now);
-        // Unlocked first: the writer must not wait for the statistics.
-        self.alarms.update(&starts, &self.slots, now)
-    }
-
-    fn report(&self, model: &str, now: SystemTime, others: &[&SavedWindow]) -> VersionReport {
-        let windows: Vec<WindowState> = others.iter().map(|other| other.window.clone()).collect();
-        let look = if others.is_empty() {
-            self.look(now)
-        } else {
-            let starts = self.current.lock().window.merged_look(now, &windows);
-            let raised: Vec<_> = others.iter().map(|other| other.raised.clone()).collect();
-            self.alarms.merged_look(&starts, &self.slots, &raised)
-        };
-        let snapshot = self.current.lock().window.snapshot(now, &windows);
-        let Self { baseline, settings, slots, .. } = self;
-        let mut report = VersionReport::new(model, baseline, settings, slots, &snapshot, &look);
-        report.window.hosts += others.len();
-        report
-    }
-
-    fn saved(&self, model: &str, version: &str) -> SavedWindow {
-        SavedWindow {
-            model: model.to_owned(),
-            version: version.to_owned(),
-            baseline: self.baseline.fingerprint.clone(),
-            shape: self.settings.window.to_string(),
-            window: self.current.lock().window.state().clone(),
-            raised: self.alarms.state(),
-            labels: None,
-        }
-    }
-
-    fn restore(&self, saved: SavedWindow) {
-        let SavedWindow { baseline, shape, window, raised, .. } = saved;
-        let same =
-            baseline == self.baseline.fingerprint && shape == self.settings.window.to_string();
-        if same && self.current.lock().window.restore(window) {
-            self.alarms.restore(raised);
-        }
-    }
-}
-
-/// The time between two records, whichever was first: the clock may have been set back.
-fn apart(a: SystemTime, b: SystemTime) -> Duration {
-    b.duration_since(a).unwrap_or_else(|error| error.duration())
-}
-
-/// A number from 0 to 1 of the random bits of a UUIDv7, the last 62: the same whenever it is asked.
-fn fraction(id: Uuid) -> f64 {
-    /// 2^64.
-    const RANGE: f64 = 18_446_744_073_709_551_616.0;
-    let (_, random) = id.as_u64_pair();
-    #[expect(clippy::cast_precision_loss, reason = "53 of 62 random bits are enough")]
-    let random = (random << 2) as f64;
-    random / RANGE
-}
-
-/// `usize` has at least 32 bits here.
-fn rows(rows: Range<u32>) -> Range<usize> {
-    rows.start as usize..rows.end as usize
 }

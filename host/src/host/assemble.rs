@@ -71,7 +71,9 @@ impl Host {
 
     fn assemble(app: &App, state_dir: &Path, with_log: bool) -> Result<Arc<Self>> {
         let mut metrics = HostMetrics::new(SystemTime::now());
-        let drift = Arc::new(Monitor::new(&watched_models(app))?);
+        let samples = app.components.values();
+        let samples = samples.map(|spec| (spec.id.as_str(), spec.prediction_log.sample));
+        let drift = Arc::new(Monitor::new(&watched_models(app))?.with_samples(samples));
         let engine = Arc::new(Engine::new(app)?);
         let codes = component_code::prepare(app, &engine, state_dir)?;
         let shared = SharedParts::start(app, &engine)?;
@@ -358,7 +360,8 @@ impl Assembly<'_> {
 /// The models that drift is watched of.
 fn watched_models(app: &App) -> Vec<WatchedModel> {
     let models = app.components.values().flat_map(|spec| {
-        let logged = app.prediction_log.enabled && spec.prediction_log.enabled;
+        let LogSettings { enabled, sample, .. } = spec.prediction_log;
+        let logged = app.prediction_log.enabled && enabled && sample > 0.0;
         spec.drift.iter().map(move |model| WatchedModel { logged, ..model.clone() })
     });
     models.collect()

@@ -71,7 +71,7 @@ pub use awaited::AwaitedCounts;
 pub use hash_key::HashKey;
 pub use recorder::{Logged, PREDICTION_ID, Recorder, header_value, mark};
 pub use redaction::Redaction;
-pub use sampling::Sampling;
+pub use sampling::{Sample, Sampling};
 pub(crate) use validate::{MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, size, validate};
 
 use crate::metrics::histogram::Histogram;

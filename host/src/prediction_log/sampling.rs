@@ -23,7 +23,7 @@ impl Sampling {
 
 /// Selects the requests to log by their ids: all records of a request, or none.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Sample {
+pub enum Sample {
     All,
     /// Requests whose hash is below the limit.
     Below(u64),
@@ -31,7 +31,8 @@ pub(super) enum Sample {
 
 impl Sample {
     /// Selects a `share` of the requests, from 0 to 1.
-    pub(super) fn new(share: f64) -> Self {
+    #[must_use]
+    pub fn new(share: f64) -> Self {
         /// Number of hashes, 2^64.
         const HASHES: f64 = 18_446_744_073_709_551_616.0;
         if share >= 1.0 {
@@ -45,7 +46,9 @@ impl Sample {
         Self::Below((share * HASHES) as u64)
     }
 
-    pub(super) fn includes(self, id: Uuid) -> bool {
+    /// Whether the request with this id is in the sample.
+    #[must_use]
+    pub fn includes(self, id: Uuid) -> bool {
         match self {
             Self::All => true,
             Self::Below(limit) => hash(id) < limit,

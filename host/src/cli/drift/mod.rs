@@ -121,8 +121,8 @@ fn write_report(report: &Report, of_one_model: bool, out: &mut impl Write) -> Re
             }
             UnwatchedReason::NotLogged => writeln!(
                 out,
-                "{model}{which}: drift needs the prediction log, which is disabled \
-                 (prediction_log.enabled = false)"
+                "{model}{which}: drift needs records, and the prediction log is disabled \
+                 (prediction_log.enabled = false) or has no sample of them (prediction_log.sample = 0)"
             )?,
             UnwatchedReason::OtherHost => writeln!(
                 out,

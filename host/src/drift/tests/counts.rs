@@ -47,22 +47,26 @@ fn class_is_counted_once_by_number_or_by_name() {
 
 #[test]
 fn records_outside_the_sample_are_not_counted() {
-    let monitor = iris_monitor();
-    let observe = |component: &str, sample: f64, id: u128| {
+    let share = 0.25;
+    let monitor = iris_monitor().with_samples([("iris", share), ("other", 1.0), ("none", 0.0)]);
+    let observe = |component: &str, id: Uuid, sample: f64| {
         let mut entry = iris(&[[5.0, 3.0, 4.0, 1.0]], "setosa");
         let context = Arc::make_mut(&mut entry.context);
-        context.component = component.into();
-        (context.sample, context.id) = (sample, Uuid::from_u128(id));
+        (context.component, context.id, context.sample) = (component.into(), id, sample);
         monitor.observe(&entry);
         monitor.report(now(), None).versions[0].window.records
     };
-    // The last 62 bits of an id are random: all 0, and all 1.
-    let (low, high) = (0, u128::MAX);
-    assert_eq!(observe("iris", 1.0, high), 1, "all are logged, as far as is known");
-    assert_eq!(observe("iris", 0.25, high), 2);
-    assert_eq!(observe("iris", 1.0, high), 2, "an error, or `spinfer-log: always`");
-    assert_eq!(observe("iris", 1.0, low), 3, "of these, too, the sample");
-    assert_eq!(observe("other", 1.0, high), 4, "a component that logs all");
+    let sample = crate::prediction_log::Sample::new(share);
+    let of_sample = |id: &Uuid| sample.includes(*id);
+    let ids = || (0..100).map(Uuid::from_u128);
+    let inside = ids().find(of_sample).unwrap();
+    let outside = ids().find(|id| !of_sample(id)).unwrap();
+    assert_eq!(observe("iris", outside, 1.0), 0, "an error, or `spinfer-log: always`");
+    assert_eq!(observe("iris", inside, share), 1);
+    assert_eq!(observe("iris", inside, 1.0), 2, "of these, too, those in the sample");
+    assert_eq!(observe("other", outside, 1.0), 3, "a component that logs all");
+    assert_eq!(observe("unknown", outside, 1.0), 4);
+    assert_eq!(observe("none", inside, 1.0), 4, "there is no sample");
 }
 
 #[test]
