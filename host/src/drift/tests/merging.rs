@@ -26,18 +26,62 @@ fn merged_report_equals_that_of_one_host_with_all_records() {
     let expected = all.report(now(), None);
     let [merged, expected] = [&merged.versions[0], &expected.versions[0]];
     assert_eq!((merged.window.records, merged.status), (500, expected.status));
+    let mut compared = 0;
     for (merged, expected) in merged.fields().zip(expected.fields()) {
         let scores = |field: &FieldReport| (field.n, field.missing, field.psi, field.ks, field.js);
         assert_eq!(scores(merged), scores(expected));
         assert_eq!((&merged.current, merged.status), (&expected.current, expected.status));
+        let statistic = |field: &FieldReport| field.chi_squared.map(|test| test.statistic);
+        assert_eq!(statistic(merged), statistic(expected));
+        // No record has the probabilities.
+        let p_values = merged.p_value.zip(expected.p_value);
+        assert_eq!(p_values.is_some(), expected.p_value.is_some());
+        if let Some((p, of_one)) = p_values.filter(|(p, of_one)| *of_one > 0.0 && *p < 1.0) {
+            // Start 1 of two hosts has the share of start 2.
+            let share = |start: f64| 1.0 / ((start + 1.0) * (start + 1.0).ln().powi(2));
+            let ratio = p / of_one * share(2.0) / share(1.0);
+            assert!((ratio - 1.0).abs() < 1e-6, "{}: {p} {of_one}", merged.name);
+            compared += 1;
+        }
         let unseen = |field: &FieldReport| field.unseen.clone().map(|unseen| unseen.most_frequent);
         assert_eq!(unseen(merged), unseen(expected));
         let distance = |field: &FieldReport| field.wasserstein.map_or(0.0, |found| found.distance);
         let (a, b) = (distance(merged), distance(expected));
         assert!((a - b).abs() < 1e-9, "{}: {a} {b}", merged.name);
     }
+    assert!(compared > 0, "no field has evidence");
     let own = |monitor: &Monitor| monitor.report(now(), None).versions[0].window.records;
     assert_eq!(own(&a) + own(&b), 500, "a merge changes no window");
+}
+
+#[test]
+fn merged_decayed_window_has_all_records_with_weights_within_those_of_its_parts() {
+    let window = WindowShape::Decayed { half_life: Duration::from_secs(80) };
+    let settings = DriftSettings { window, ..DriftSettings::default() };
+    let decayed = || watched(IRIS, IRIS_SIGNATURE, &settings);
+    let (a, b, all) = (decayed(), decayed(), decayed());
+    let mut random = fastrand::Rng::with_seed(11);
+    for second in 0..400 {
+        let time = now() + Duration::from_secs(second);
+        let record = at(time, iris(&[from_baseline(&mut random)], "setosa"));
+        all.observe(&record);
+        // The parts of the second host start in the middle of those of the first.
+        if second < 5 || second % 2 == 0 { a.observe(&record) } else { b.observe(&record) }
+    }
+    let time = now() + Duration::from_secs(400);
+    let merged = a.merged_report(time, None, &sent(&b)).unwrap();
+    let expected = all.report(time, None);
+    let [merged, expected] = [&merged.versions[0], &expected.versions[0]];
+    assert_eq!((merged.window.records, merged.window.hosts), (400, 2));
+    for (merged, expected) in merged.fields().zip(expected.fields()) {
+        assert_eq!((merged.n, merged.missing), (expected.n, expected.missing));
+        for (merged, expected) in merged.current.iter().zip(&expected.current) {
+            // The weight of a record differs by a sixteenth of a half-life in each of the windows, and
+            // so do the shares, in the numerator and in the denominator.
+            let bound = 0.25_f64.exp2() - 1.0;
+            assert!((merged - expected).abs() <= bound * expected, "{merged} {expected}");
+        }
+    }
 }
 
 #[test]
