@@ -236,6 +236,72 @@ fn report_of_two_hosts_equals_that_of_one_with_all_records() {
 }
 
 #[test]
+fn report_of_several_hosts_names_a_missing_one_and_has_the_models_of_each() {
+    let states = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [state, other] = states.each_ref().map(|state| state.path());
+    let a = iris("", state);
+    predict(&a, &training());
+    with_records(&a, 240);
+    let manifest =
+        Manifest::default().with_model("diabetes-regressor", "diabetes", 1, "/diabetes/...", "");
+    let b = Launch::new(&manifest).state_dir(other).admin().up();
+    // Closed when it is dropped.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let hosts = |all: &[String]| all.join(",");
+    let [gone, a_address, b_address] =
+        [gone.to_string(), a.admin_address().to_string(), b.admin_address().to_string()];
+    let report = |addresses: &str, arguments: &[&str]| {
+        run(&[&["drift", "--admin", addresses], arguments].concat())
+    };
+
+    // Whichever comes first.
+    for order in [[&gone, &a_address, &b_address], [&b_address, &a_address, &gone]] {
+        let all = hosts(&order.map(String::clone));
+        let (status, text) = report(&all, &["--json"]);
+        assert_eq!(status.code(), Some(1), "{text}");
+        let (json, error) = text.split_once("\nError: ").unwrap();
+        assert!(error.contains(&format!("the report lacks 1 of 3 hosts: {gone}")), "{error}");
+        let found: Value = serde_json::from_str(json).unwrap();
+        assert_eq!(found["missing_hosts"][0]["address"], gone.as_str(), "{text}");
+        let reason = found["missing_hosts"][0]["reason"].as_str().unwrap();
+        assert!(reason.contains("cannot be reached"), "{reason}");
+        let versions = found["versions"].as_array().unwrap();
+        let models: Vec<_> = versions.iter().map(|version| &version["model"]).collect();
+        assert_eq!(models, ["diabetes-regressor", "iris-classifier"], "{text}");
+        assert_eq!(versions[1]["window"]["records"], 240);
+        assert_eq!(found["unwatched"], json!([]));
+        let (status, text) = report(&all, &[]);
+        assert!(!status.success(), "{text}");
+        let line = format!("Without the records of {gone}: cannot be reached");
+        assert!(
+            text.starts_with(&line) && text.contains("iris-classifier version 1: ok"),
+            "{text}"
+        );
+    }
+
+    let both = hosts(&[b_address, a_address]);
+    let (status, text) = report(&both, &["--json", "--model", "iris-classifier"]);
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert!(status.success() && found["versions"].as_array().unwrap().len() == 1, "{text}");
+    assert_eq!(
+        (&found["versions"][0]["window"]["records"], &found["missing_hosts"]),
+        (&json!(240), &json!([]))
+    );
+    let (status, text) = report(&both, &["--model", "wine"]);
+    let part =
+        "no host mounts the model `wine`; mounted models: diabetes-regressor, iris-classifier";
+    assert!(!status.success() && text.contains(part), "{text}");
+    let windows = a.admin().send("GET", "/drift/windows", &[], b"").text();
+    for (model, status) in [("iris-classifier", 200), ("wine", 404)] {
+        let path = format!("/drift?model={model}");
+        let response = b.admin().send("POST", &path, &[], format!("[{windows}]").as_bytes());
+        assert_eq!(response.status, status, "{}", response.text());
+    }
+    let (status, text) = report(&hosts(&[gone.clone(), gone]), &[]);
+    assert!(!status.success() && text.contains("no host can be asked: 127.0.0.1:"), "{text}");
+}
+
+#[test]
 fn expected_accuracy_is_shown_with_that_of_labels() {
     let dir = super::metrics::iris_with("");
     let source = dir.path().display();

@@ -48,12 +48,14 @@ where
 {
     match (head.uri.path(), &head.method) {
         (DRIFT, &Method::GET | &Method::HEAD) => {
-            let model = model(&host, &head)?;
+            let model = model(&head)?;
+            check_mounted(&host, model.as_deref(), &[])?;
             report(host, move |host, now| Ok(host.drift().report(now, model.as_deref()))).await
         }
         (DRIFT, &Method::POST) => {
-            let model = model(&host, &head)?;
+            let model = model(&head)?;
             let others = windows(&host, &mut head, body).await?;
+            check_mounted(&host, model.as_deref(), &others)?;
             report(host, move |host, now| {
                 host.drift().merged_report(now, model.as_deref(), &others)
             })
@@ -76,15 +78,20 @@ where
 }
 
 /// The one model that a report is wanted of.
-fn model(host: &Host, head: &Parts) -> Result<Option<String>, Refusal> {
-    let parameters = parameters(head, &[MODEL])?;
-    let model = match parameters.as_slice() {
-        [] => return Ok(None),
-        [(_, model)] => model,
-        [_, ..] => return Err(Refusal::Parameter(format!("`{MODEL}`: only one is allowed"))),
-    };
-    if host.drift().is_mounted(model) {
-        return Ok(Some(model.clone()));
+fn model(head: &Parts) -> Result<Option<String>, Refusal> {
+    match parameters(head, &[MODEL])?.as_slice() {
+        [] => Ok(None),
+        [(_, model)] => Ok(Some(model.clone())),
+        [_, ..] => Err(Refusal::Parameter(format!("`{MODEL}`: only one is allowed"))),
+    }
+}
+
+/// Refuses a `model` that neither this host mounts nor one of the `others` watches.
+fn check_mounted(host: &Host, model: Option<&str>, others: &[SavedWindows]) -> Result<(), Refusal> {
+    let Some(model) = model else { return Ok(()) };
+    let watched = || others.iter().flat_map(SavedWindows::versions).any(|(name, _)| name == model);
+    if host.drift().is_mounted(model) || watched() {
+        return Ok(());
     }
     let known = host.drift().models().join(", ");
     let known = if known.is_empty() { "none".to_owned() } else { known };

@@ -18,7 +18,7 @@ use super::window::WindowSnapshot;
 use crate::prediction_log::quality::{QualityGroup, Results};
 
 /// The response of `GET /drift`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     pub versions: Vec<VersionReport>,
     /// Mounted versions that are not watched.
@@ -284,6 +284,38 @@ impl VersionReport {
 }
 
 impl Report {
+    /// Whether the report is of this model and version.
+    #[must_use]
+    pub fn has(&self, (model, version): (&str, &str)) -> bool {
+        self.versions.iter().any(|other| other.model == model && other.version == version)
+    }
+
+    /// The names of all models in the report, without duplicates.
+    #[must_use]
+    pub fn models(&self) -> Vec<&str> {
+        let versions = self.versions.iter().map(|version| version.model.as_str());
+        let unwatched = self.unwatched.iter().map(|other| other.model.as_str());
+        let mut models: Vec<_> = versions.chain(unwatched).collect();
+        models.sort_unstable();
+        models.dedup();
+        models
+    }
+
+    /// Adds what the report lacks, and `other` has.
+    pub fn add(&mut self, other: Self) {
+        for version in other.versions {
+            if !self.has((&version.model, &version.version)) {
+                self.versions.push(version);
+            }
+        }
+        for unwatched in other.unwatched {
+            if !self.unwatched.contains(&unwatched) {
+                self.unwatched.push(unwatched);
+            }
+        }
+        self.versions.sort_by(|a, b| by_version((&a.model, &a.version), (&b.model, &b.version)));
+    }
+
     /// Adds the accuracy on the predictions whose labels are known.
     pub fn add_quality(&mut self, quality: &[(QualityGroup, Results)]) {
         for VersionReport { model, version, performance, .. } in &mut self.versions {

@@ -74,6 +74,19 @@ impl SavedWindows {
         }
     }
 
+    /// Model and version of each window.
+    pub fn versions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.windows.iter().map(|window| (window.model.as_str(), window.version.as_str()))
+    }
+
+    /// Parses the windows of a host.
+    ///
+    /// # Errors
+    /// Fails if they are malformed, or of another version of spinfer.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        serde_json::from_slice::<Self>(json)?.checked()
+    }
+
     /// Parses the windows of other hosts, a JSON array.
     ///
     /// # Errors
@@ -94,8 +107,7 @@ impl SavedWindows {
         if !path.exists() {
             return Ok(None);
         }
-        let saved: Self = serde_json::from_slice(&read_file(path, MAX_BYTES)?)?;
-        saved.checked().map(Some)
+        Self::parse(&read_file(path, MAX_BYTES)?).map(Some)
     }
 
     pub(super) fn write(&self, path: &Path) -> Result<()> {

@@ -56,7 +56,7 @@ impl Watched {
     /// Counts the predictions. Returns whether it is time for a look.
     pub(super) fn count(&self, time: SystemTime, predictions: &Predictions) -> bool {
         let mut current = self.current.lock();
-        let Current { window, layouts, looked, .. } = &mut *current;
+        let Current { window, layouts, looked } = &mut *current;
         let index = match layouts.iter().rposition(|layout| layout.fits(predictions)) {
             Some(index) => index,
             None => {

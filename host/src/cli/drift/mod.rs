@@ -1,18 +1,17 @@
 //! `spinfer drift`: prints the drift of the models that a running host serves.
 
+mod hosts;
+
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, ensure};
 use clap::Args;
-use http::Method;
 use http::uri::Authority;
 
-use super::admin_client::{send, send_json};
-use super::cache::UNEXPECTED;
+use self::hosts::MissingHost;
 use super::sparkline::sparklines;
 use super::table::write_table;
-use crate::admin::{DRIFT, DRIFT_WINDOWS, MODEL};
 use crate::drift::report::{
     FieldReport, UnseenCount, UnseenReport, Unwatched, UnwatchedReason, VersionReport, WindowReport,
 };
@@ -32,8 +31,9 @@ pub struct DriftOptions {
     #[arg(long)]
     fail_on_drift: bool,
 
-    /// Address of the host's admin plane, or several separated by commas: their windows are merged. The
-    /// token, if any, is read from SPINFER_ADMIN_TOKEN
+    /// Address of the host's admin plane, or several separated by commas: their windows are merged. Exits
+    /// with 1 if one of several is missing in the report. The token, if any, is read from
+    /// SPINFER_ADMIN_TOKEN
     #[arg(
         long,
         value_name = "HOST:PORT",
@@ -46,43 +46,33 @@ pub struct DriftOptions {
 /// Prints the host's drift report to `out`.
 ///
 /// # Errors
-/// If the admin plane cannot be reached, or with `--fail-on-drift` if a model has drifted.
+/// If the admin plane cannot be reached; after the report, if it is not of all hosts, or with
+/// `--fail-on-drift` if a model has drifted.
 pub fn run(drift: &DriftOptions, out: &mut impl Write) -> Result<()> {
     let DriftOptions { model, json, fail_on_drift, admin } = drift;
-    let path = match model {
-        Some(model) => {
-            let mut query = form_urlencoded::Serializer::new(String::new());
-            format!("{DRIFT}?{}", query.append_pair(MODEL, model).finish())
-        }
-        None => DRIFT.to_owned(),
-    };
-    let report = fetch(admin, &path)?;
+    let hosts = hosts::fetch(admin, model.as_deref())?;
     if *json {
-        serde_json::to_writer_pretty(&mut *out, &report)?;
+        serde_json::to_writer_pretty(&mut *out, &hosts)?;
         writeln!(out)?;
     } else {
-        write_report(&report, model.is_some(), out)?;
+        for MissingHost { address, reason } in hosts.missing() {
+            writeln!(out, "Without the records of {address}: {reason}\n")?;
+        }
+        write_report(&hosts.report, model.is_some(), out)?;
     }
-    let drifted: Vec<_> = report.versions.iter().filter(|v| v.status == Status::Drift).collect();
+    let drifted = hosts.report.versions.iter().filter(|v| v.status == Status::Drift);
+    let drifted: Vec<_> = drifted.map(|v| format!("{} version {}", v.model, v.version)).collect();
+    let missing: Vec<_> = hosts.missing().iter().map(|host| host.address.as_str()).collect();
+    let mut problems = Vec::new();
     if *fail_on_drift && !drifted.is_empty() {
-        let drifted = drifted.iter().map(|v| format!("{} version {}", v.model, v.version));
-        bail!("drift: {}", drifted.collect::<Vec<_>>().join(", "));
+        problems.push(format!("drift: {}", drifted.join(", ")));
     }
+    if !missing.is_empty() {
+        let (lacking, all) = (missing.len(), admin.len());
+        problems.push(format!("the report lacks {lacking} of {all} hosts: {}", missing.join(", ")));
+    }
+    ensure!(problems.is_empty(), "{}", problems.join("; "));
     Ok(())
-}
-
-/// The report of the first host, of its windows merged with those of the others.
-fn fetch(admin: &[Authority], path: &str) -> Result<Report> {
-    let [first, others @ ..] = admin else { bail!("--admin: is empty; write HOST:PORT") };
-    let response = if others.is_empty() {
-        send(first, &Method::GET, path)?
-    } else {
-        let windows = others.iter().map(|other| send(other, &Method::GET, DRIFT_WINDOWS));
-        let windows = windows.collect::<Result<Vec<_>>>()?.join(&b',');
-        let array = [b"[", windows.as_slice(), b"]"].concat();
-        send_json(first, &Method::POST, path, array.into())?
-    };
-    serde_json::from_slice(&response).context(UNEXPECTED)
 }
 
 /// Prints every version with its table. Versions without enough data get one only if the report is of
@@ -103,8 +93,11 @@ fn write_report(report: &Report, of_one_model: bool, out: &mut impl Write) -> Re
         writeln!(out)?;
     }
     for Unwatched { model, version, reason } in unwatched {
-        let which =
+        let mut which =
             version.as_ref().map_or_else(String::new, |version| format!(" version {version}"));
+        if version.as_ref().is_some_and(|version| report.has((model, version))) {
+            which.push_str(", on some of the hosts");
+        }
         match reason {
             UnwatchedReason::NoBaseline => {
                 let version = version
@@ -126,8 +119,7 @@ fn write_report(report: &Report, of_one_model: bool, out: &mut impl Write) -> Re
             )?,
             UnwatchedReason::OtherHost => writeln!(
                 out,
-                "{model}{which}: watched on another host, not on the first of --admin; its records are \
-                 not in this report"
+                "{model}{which}: watched on another host only; its records are not in this report"
             )?,
         }
     }

@@ -232,3 +232,22 @@ fn version_of_another_host_is_listed() {
     let text = String::from_utf8(out).unwrap();
     assert!(text.starts_with("wine version 2: watched on another host"), "{text}");
 }
+
+#[test]
+fn version_that_only_some_hosts_watch_is_named_as_such() {
+    let unwatched = Unwatched {
+        model: "wine".into(),
+        version: Some("1".into()),
+        reason: UnwatchedReason::Disabled,
+    };
+    let report = Report { versions: vec![version()], unwatched: vec![unwatched] };
+    let mut out = Vec::new();
+    write_report(&report, false, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(
+        text.ends_with(
+            "\nwine version 1, on some of the hosts: disabled (drift.enabled = false)\n"
+        ),
+        "{text}"
+    );
+}
