@@ -40,7 +40,7 @@ fn requests(c: &mut Criterion) {
     for door in ["fast", "standard"] {
         let host = {
             let _in = runtime.enter();
-            in_process::host(door)
+            in_process::host(&format!("door = '{door}'"))
         };
         for version in [1, 2] {
             let component =

@@ -7,11 +7,11 @@ use spinfer::config::manifest;
 use spinfer::host::Host;
 use spinfer_benches::application::{root, state_dir};
 
-/// The example application with each component behind `door`, and without a response cache, so that
+/// The example application with these settings for each component, and without a response cache, so that
 /// each request is a prediction.
-pub(crate) fn host(door: &str) -> Arc<Host> {
+pub(crate) fn host(settings: &str) -> Arc<Host> {
     let mut manifest = manifest::read(&root().join("spin.toml")).expect("the example manifest");
-    let tool = format!("door = '{door}'\nlimits.idle = '1h'");
+    let tool = format!("{settings}\nlimits.idle = '1h'");
     for component in manifest.component.values_mut() {
         component.tool.spinfer = Some(toml::from_str(&tool).expect("settings"));
     }

@@ -1,5 +1,6 @@
 //! What is counted, and the scores of it.
 
+use super::super::baseline::Summary;
 use super::super::report::{UnseenCount, WassersteinGap};
 use super::*;
 
@@ -210,6 +211,34 @@ fn baseline_of_missing_values_only_has_no_scores_and_present_ones_are_drift() {
     let found = field(&monitor, "x");
     assert_eq!((found.status, found.psi), (Status::Drift, None), "{found:?}");
     assert_eq!(found.baseline_missing_share, 1.0);
+}
+
+#[test]
+fn baseline_without_any_value_has_no_scores_and_raises_no_alarm() {
+    let none = Summary::Category { values: Vec::new(), counts: Vec::new(), count: 0, missing: 0 };
+    let file = BaselineFile {
+        model: "one".into(),
+        version: "1".into(),
+        rows: 0,
+        features: [("x".into(), summarize_numbers(Sample::Single(Vec::new()), 0))].into(),
+        outputs: [("label".into(), none)].into(),
+        calibration: None,
+    };
+    let signature = ONE_FEATURE.replace("outputs = []\n", "")
+        + "\n[[outputs]]\nname = 'label'\ndatatype = 'INT64'\nshape = [-1]";
+    let text = serde_json::to_string(&file).unwrap();
+    let monitor = watched(&text, &signature, &DriftSettings::default());
+    let x = Columns { names: names(&["x"]), values: ColumnValues::Fp32(vec![1.0; 300]) };
+    let label = Columns { names: names(&["label"]), values: ColumnValues::Int64(vec![7; 300]) };
+    monitor.observe(&entry("one", 300, vec![x], vec![label]));
+    // JSON has no NaN: one would be null, and not be read as a number.
+    let json = serde_json::to_string(&monitor.report(now(), None)).unwrap();
+    let report: Report = serde_json::from_str(&json).unwrap();
+    for field in report.versions[0].fields() {
+        assert_eq!((field.status, field.psi), (Status::NotEnoughData, None), "{field:?}");
+        assert_eq!((field.n, field.p_value), (300, Some(1.0)), "{field:?}");
+    }
+    assert_eq!(report.versions[0].outputs[0].unseen.as_ref().unwrap().count, 300);
 }
 
 #[test]

@@ -211,7 +211,7 @@ impl Window {
         for covered in covered(live.len()) {
             let at = live[live.len() - covered];
             let start = *parts[at].start.get_or_insert_with(|| {
-                *starts += 1;
+                *starts = starts.saturating_add(1);
                 *starts
             });
             let mut counts = vec![0; self.size.counts];
