@@ -65,11 +65,23 @@ fn version() -> VersionReport {
     }
 }
 
+/// What is printed of a version.
+fn version_text(version: &VersionReport, whole: bool) -> String {
+    let mut out = Vec::new();
+    write_version(version, whole, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// What is printed of a report of all models.
+fn report_text(report: &Report) -> String {
+    let mut out = Vec::new();
+    write_report(report, false, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
 #[test]
 fn table_fits_100_columns() {
-    let mut out = Vec::new();
-    write_version(&version(), true, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let text = version_text(&version(), true);
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     let head = "\
 wine version 1: drift
@@ -95,9 +107,7 @@ fn models_without_drift_detection_are_listed_with_the_fix() {
             unwatched(None, UnwatchedReason::Disabled),
         ],
     };
-    let mut out = Vec::new();
-    write_report(&report, false, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let text = report_text(&report);
     assert!(text.contains("spinfer baseline data.csv --model wine --version 2"), "{text}");
     assert!(text.contains("wine: disabled"), "{text}");
 }
@@ -143,12 +153,7 @@ fn unseen_categories_alarms_and_accuracy_are_printed_below_the_table() {
         performance: Some(performance),
         ..version()
     };
-    let print = |version: &VersionReport| {
-        let mut out = Vec::new();
-        write_version(version, true, &mut out).unwrap();
-        String::from_utf8(out).unwrap()
-    };
-    let text = print(&with(performance.clone()));
+    let text = version_text(&with(performance.clone()), true);
     for line in [
         "label: 12 values (1.2%) of categories not in the baseline, which may have 2.5% at most: a?b (9)",
         "label: in alarm since 2026-11-29T10:30:00Z",
@@ -156,7 +161,8 @@ fn unseen_categories_alarms_and_accuracy_are_printed_below_the_table() {
     ] {
         assert!(text.lines().any(|other| other == line), "{text}");
     }
-    let text = print(&with(Performance { labelled: 50, accuracy: Some(0.8), ..performance }));
+    let text =
+        version_text(&with(Performance { labelled: 50, accuracy: Some(0.8), ..performance }), true);
     assert!(text.contains("; 0.800 on 50 labels; "), "{text}");
 }
 
@@ -165,15 +171,11 @@ fn decayed_window_is_printed_with_its_half_life() {
     let mut version = version();
     version.window.half_life_seconds = Some(3600.0);
     version.window.effective_records = 345.6;
-    let mut out = Vec::new();
-    write_version(&version, false, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let text = version_text(&version, false);
     assert!(text.ends_with(", with a half-life of 1h as precise as 346\n"), "{text}");
     version.window.effective_records = 9_999.4;
     version.window.hosts = 3;
-    let mut out = Vec::new();
-    write_version(&version, false, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let text = version_text(&version, false);
     assert!(text.contains("\n10000 records of 3 hosts, "), "{text}");
     assert!(text.ends_with(", with a half-life of 1h\n"), "{text}");
 }
@@ -182,9 +184,7 @@ fn decayed_window_is_printed_with_its_half_life() {
 fn numbers_of_things_are_printed_in_the_singular_or_plural() {
     let mut version = version();
     (version.window.records, version.window.effective_records) = (1, 1.0);
-    let mut out = Vec::new();
-    write_version(&version, false, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let text = version_text(&version, false);
     assert!(text.contains("\n1 record (at least 200 needed), "), "{text}");
     assert_eq!((counted(0, "label"), counted(2, "label")), ("0 labels".into(), "2 labels".into()));
 }
@@ -196,12 +196,7 @@ fn long_names_are_shortened_in_the_middle_to_the_available_width() {
     let name = "sensor_0123456789_mean_of_last_hour";
     let mut version = version();
     version.features = vec![FieldReport { chi_squared: None, ..field(name, Status::Ok) }];
-    let print = |version: &VersionReport| {
-        let mut out = Vec::new();
-        write_version(version, true, &mut out).unwrap();
-        String::from_utf8(out).unwrap()
-    };
-    let text = print(&version);
+    let text = version_text(&version, true);
     assert!(text.contains(" sensor_0") && text.contains("hour "), "{text}");
     assert!(text.contains('…') && text.lines().all(|line| line.chars().count() <= 100), "{text}");
     // With narrow columns there is space for the whole name.
@@ -215,7 +210,7 @@ fn long_names_are_shortened_in_the_middle_to_the_available_width() {
         ..field(name, Status::Ok)
     };
     (version.features, version.outputs) = (vec![narrow(name)], vec![narrow("label")]);
-    let text = print(&version);
+    let text = version_text(&version, true);
     assert!(text.contains(name), "{text}");
 }
 
@@ -227,9 +222,7 @@ fn version_of_another_host_is_listed() {
         reason: UnwatchedReason::OtherHost,
     };
     let report = Report { versions: Vec::new(), unwatched: vec![other] };
-    let mut out = Vec::new();
-    write_report(&report, false, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let text = report_text(&report);
     assert!(text.starts_with("wine version 2: watched on another host"), "{text}");
 }
 
@@ -241,9 +234,7 @@ fn version_that_only_some_hosts_watch_is_named_as_such() {
         reason: UnwatchedReason::Disabled,
     };
     let report = Report { versions: vec![version()], unwatched: vec![unwatched] };
-    let mut out = Vec::new();
-    write_report(&report, false, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let text = report_text(&report);
     assert!(
         text.ends_with(
             "\nwine version 1, on some of the hosts: disabled (drift.enabled = false)\n"
