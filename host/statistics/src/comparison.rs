@@ -4,7 +4,13 @@
 //! - **Strata.** While allocations differ, so does the mix of units over time. Units are compared
 //!   within the strata of equal allocations, and the differences averaged with the weights
 //!   `n₀ n₁ / (n₀ + n₁)` (Cochran 1954, "Some methods for strengthening the common chi-squared
-//!   tests"). The variance within an arm is pooled over its strata.
+//!   tests"). Each stratum has its own variance, moderated by that of all strata of its arm: it
+//!   counts as [`MODERATION`] more observations (Smyth 2004, "Linear models and empirical Bayes
+//!   methods for assessing differential expression in microarray experiments"). A stratum of one
+//!   unit has a variance then, and large strata of unequal variances have their own.
+//! - **Information.** The confidence sequence runs in the number of observations of two equal arms
+//!   that would be as precise, `4 Σ n₀ n₁ / (n₀ + n₁)`. A period in which a variant has 1 % of the
+//!   units adds few.
 //! - **CUPED** (Deng, Xu, Kohavi and Walker 2013, "Improving the sensitivity of online controlled
 //!   experiments by utilizing pre-experiment data"): `y - θ (x - x̄)` in place of `y`, with
 //!   `θ = cov(x, y) / var(x)` pooled over all arms and strata. The covariate `x` must not depend on
@@ -52,10 +58,17 @@ pub struct Comparison {
     pub units: [u64; 2],
 }
 
-/// Mean and variance of one observation of an arm, in all strata that both arms have.
-struct ArmEstimate {
-    /// By stratum: number of units, mean.
-    strata: Vec<(f64, f64)>,
+/// Weight of an arm's variance in that of each of its strata, in observations.
+const MODERATION: f64 = 10.0;
+
+/// An arm in one stratum.
+struct Estimate {
+    /// Number of units.
+    n: f64,
+    /// Number of observations: of predictions for a ratio, which become more while units return.
+    observations: f64,
+    mean: f64,
+    /// Variance of one unit.
     variance: f64,
 }
 
@@ -75,24 +88,22 @@ pub fn compare(
     let companion = mean_companion(control.iter().chain(&treatment));
     let arm = |strata: &[PairMoments]| estimate(strata, estimator, scale, theta, companion);
     let (a, b) = (arm(&control)?, arm(&treatment)?);
-    let weights =
-        a.strata.iter().zip(&b.strata).map(|((n_a, _), (n_b, _))| n_a * n_b / (n_a + n_b));
-    let weights: Vec<f64> = weights.collect();
-    let sum: f64 = weights.iter().sum();
-    let (mut difference, mut variance, mut means) = (0.0, 0.0, [0.0; 2]);
-    for ((weight, (n_a, mean_a)), (n_b, mean_b)) in weights.iter().zip(&a.strata).zip(&b.strata) {
-        let weight = weight / sum;
-        difference += weight * (mean_b - mean_a);
-        variance += weight * weight * (a.variance / n_a + b.variance / n_b);
-        means[0] += weight * mean_a;
-        means[1] += weight * mean_b;
+    let harmonic = |a: f64, b: f64| a * b / (a + b);
+    let sum: f64 = a.iter().zip(&b).map(|(a, b)| harmonic(a.n, b.n)).sum();
+    let (mut difference, mut variance, mut means, mut information) = (0.0, 0.0, [0.0; 2], 0.0);
+    for (a, b) in a.iter().zip(&b) {
+        let weight = harmonic(a.n, b.n) / sum;
+        difference += weight * (b.mean - a.mean);
+        variance += weight * weight * (a.variance / a.n + b.variance / b.n);
+        means[0] += weight * a.mean;
+        means[1] += weight * b.mean;
+        information += 4.0 * harmonic(a.observations, b.observations);
     }
     if variance <= 0.0 {
         return None;
     }
     let units = [&control, &treatment].map(|arm| arm.iter().map(|stratum| stratum.n).sum::<u64>());
-    let n = float(units[0]) + float(units[1]);
-    let difference = boundary.interval(difference, variance, n)?;
+    let difference = boundary.interval(difference, variance, information)?;
     Some(Comparison { means, difference, units })
 }
 
@@ -110,42 +121,56 @@ fn mean_companion<'a>(cells: impl Iterator<Item = &'a PairMoments>) -> f64 {
     cells.fold(PairMoments::default(), |all, cell| all.merged(cell)).mean_companion
 }
 
+/// The estimates of an arm, by stratum. `None` without a degree of freedom for its variance.
 fn estimate(
     strata: &[PairMoments],
     estimator: Estimator,
     scale: Scale,
     theta: f64,
     companion: f64,
-) -> Option<ArmEstimate> {
+) -> Option<Vec<Estimate>> {
     let ratio = |cell: &PairMoments| cell.mean_value / cell.mean_companion;
     let all = strata.iter().fold(PairMoments::default(), |all, cell| all.merged(cell));
-    // Squares within the strata, in the metric's unit, and one less for each stratum's mean.
-    let (mut squares, mut degrees) = (0.0, 0.0);
-    let mut means = Vec::with_capacity(strata.len());
-    for cell in strata {
-        let (mean, coefficient, unit) = match estimator {
+    let of_all = float(all.n);
+    // With a 0 and a 1 added to n values, the sum of squared deviations grows by
+    // 1/2 + n / (n + 2) · 2 (mean - 1/2)^2. Strata share it by their size.
+    let (added_squares, added) = match scale {
+        Scale::Share => {
+            let mean = if estimator == Estimator::Ratio { ratio(&all) } else { all.mean_value };
+            (0.5 + 2.0 * of_all / (of_all + 2.0) * (mean - 0.5) * (mean - 0.5), 2.0)
+        }
+        Scale::Number => (0.0, 0.0),
+    };
+    let of_stratum = |cell: &PairMoments| {
+        let n = float(cell.n);
+        let (mean, coefficient, size) = match estimator {
             Estimator::Mean => (cell.mean_value, 0.0, 1.0),
             Estimator::Adjusted => {
                 (cell.mean_value - theta * (cell.mean_companion - companion), theta, 1.0)
             }
-            Estimator::Ratio => (ratio(cell), ratio(cell), all.mean_companion),
+            Estimator::Ratio => (ratio(cell), ratio(cell), cell.mean_companion),
         };
         let PairMoments { value_squares, companion_squares, products, .. } = cell;
         let residual = value_squares - 2.0 * coefficient * products
             + coefficient * coefficient * companion_squares;
-        squares += residual.max(0.0) / (unit * unit);
-        degrees += float(cell.n) - 1.0;
-        means.push((float(cell.n), mean));
+        // In the metric's unit, and one degree of freedom less for the stratum's mean.
+        let squares = residual.max(0.0) / (size * size) + added_squares * n / of_all;
+        let degrees = n - 1.0 + added * n / of_all;
+        (Estimate { n, observations: n * size, mean, variance: 0.0 }, squares, degrees)
+    };
+    let found: Vec<_> = strata.iter().map(of_stratum).collect();
+    let sums = found
+        .iter()
+        .fold((0.0, 0.0), |sums, (_, squares, degrees)| (sums.0 + squares, sums.1 + degrees));
+    if sums.1 <= 0.0 {
+        return None;
     }
-    if scale == Scale::Share {
-        let mean = if estimator == Estimator::Ratio { ratio(&all) } else { all.mean_value };
-        // With a 0 and a 1 added to n values, the sum of squared deviations grows by
-        // 1/2 + n / (n + 2) · 2 (mean - 1/2)^2.
-        let n = float(all.n);
-        squares += 0.5 + 2.0 * n / (n + 2.0) * (mean - 0.5) * (mean - 0.5);
-        degrees += 2.0;
-    }
-    (degrees > 0.0).then_some(ArmEstimate { strata: means, variance: squares / degrees })
+    let of_arm = sums.0 / sums.1;
+    let moderated = found.into_iter().map(|(estimate, squares, degrees)| {
+        let variance = (squares + MODERATION * of_arm) / (degrees + MODERATION);
+        Estimate { variance, ..estimate }
+    });
+    Some(moderated.collect())
 }
 
 #[cfg(test)]
@@ -187,6 +212,33 @@ mod tests {
         let pooled = |strata: &[PairMoments; 2]| [strata[0].merged(&strata[1])];
         let naive = compare(&pooled(&control), &pooled(&treatment), MEAN, 0.0, &boundary());
         assert!(naive.unwrap().difference.estimate > 3.0);
+    }
+
+    #[test]
+    fn strata_of_unequal_variances_have_their_own() {
+        let spread = |half: f64, n: usize| moments(&[(-half, 0.0), (half, 0.0)].repeat(n / 2));
+        // Few of the treatment while the metric varies much, and more once it does not.
+        let control = [spread(10.0, 20_000), spread(1.0, 20_000)];
+        let treatment = [spread(10.0, 4_000), spread(1.0, 20_000)];
+        let found = compare(&control, &treatment, MEAN, 0.0, &boundary()).unwrap();
+        let weights = [20_000.0 * 4_000.0 / 24_000.0, 10_000.0];
+        let information = 4.0 * (weights[0] + weights[1]);
+        let half = found.difference.upper - found.difference.estimate;
+        let variance = (half / boundary().factor(information)).powi(2);
+        // Σ w² (s₀² / n₀ + s₁² / n₁) is Σ w s² for equal variances.
+        let sum = weights[0] + weights[1];
+        let expected = (weights[0] * 100.0 + weights[1] * 1.0) / (sum * sum);
+        assert!((variance / expected - 1.0).abs() < 0.01, "{variance} {expected}");
+    }
+
+    #[test]
+    fn stratum_of_one_unit_has_the_variance_of_its_arm() {
+        let (many, one) = (moments(&[(1.0, 0.0), (3.0, 0.0)].repeat(50)), moments(&[(2.0, 0.0)]));
+        let found = compare(&[many, one], &[many, one], MEAN, 0.0, &boundary()).unwrap();
+        let half = found.difference.upper - found.difference.estimate;
+        let variance = (half / boundary().factor(4.0 * 50.5)).powi(2);
+        // 100 / 99 for one unit, and Σ w = 50.5.
+        assert!((variance - 100.0 / 99.0 / 50.5).abs() < 1e-3, "{variance}");
     }
 
     #[test]
@@ -242,6 +294,8 @@ mod tests {
         let found = compare(&[units], &[units], kind, 0.0, &boundary()).unwrap();
         let same = compare(&[one], &[one], kind, 0.0, &boundary()).unwrap();
         assert_eq!(found.means, [2.0 / 3.0; 2]);
-        assert!((found.difference.upper - same.difference.upper).abs() < 1e-12);
+        let factors = [24.0, 6.0].map(|predictions| boundary().factor(predictions));
+        let half = |found: &Comparison| found.difference.upper - found.difference.estimate;
+        assert!((half(&found) / factors[0] - half(&same) / factors[1]).abs() < 1e-12);
     }
 }

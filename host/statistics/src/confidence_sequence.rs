@@ -9,9 +9,12 @@
 //! m ± s · sqrt( 2 (n ρ² + 1) / (n² ρ²) · ln( sqrt(n ρ² + 1) / α ) )
 //! ```
 //!
-//! The difference of the means of two arms is the mean of `n = n₀ + n₁` influence terms with the
-//! variance `n (s₀² / n₀ + s₁² / n₁)` (section 4 of the paper, without covariates), so its interval
-//! is [`Boundary::factor`] standard errors `sqrt(s₀² / n₀ + s₁² / n₁)` wide on each side.
+//! Its half width is [`Boundary::factor`] standard errors `s / sqrt(n)`. For the difference of the
+//! means of two arms the standard error is `sqrt(s₀² / n₀ + s₁² / n₁)`, and `n` is the time in which
+//! information accumulates (the paper's sequences for variances that change, under martingale
+//! dependence): a sum is a Brownian motion in its own variance, so `n` has to grow as that does. With
+//! `n₀ n₁ / (n₀ + n₁)` as the weight of a stratum's difference it grows as the sum of the weights,
+//! whatever earlier outcomes made of the allocations. Times 4, that is `n₀ + n₁` for equal arms.
 //!
 //! What is guaranteed: the probability that the interval ever misses the true difference, at any
 //! sample size from a first look at `m` units on, tends to at most `α` as `m` grows. The
@@ -54,7 +57,9 @@ impl Boundary {
         for _ in 0..64 {
             w -= (w - w.ln() - target) / (1.0 - 1.0 / w);
         }
-        Some(Self { alpha, mixture: (w - 1.0) / n })
+        let mixture = (w - 1.0) / n;
+        // Not for a size near 0, nor for a level so near 1 that the logarithms cancel.
+        (mixture > 0.0 && mixture.is_finite()).then_some(Self { alpha, mixture })
     }
 
     /// `ρ²`.
@@ -103,7 +108,14 @@ mod tests {
 
     #[test]
     fn levels_and_sizes_that_are_none_have_no_boundary() {
-        for (n, alpha) in [(0.0, 0.05), (f64::NAN, 0.05), (100.0, 0.0), (100.0, 1.0)] {
+        for (n, alpha) in [
+            (0.0, 0.05),
+            (f64::NAN, 0.05),
+            (f64::MIN_POSITIVE / 1e10, 0.05),
+            (100.0, 0.0),
+            (100.0, 1.0),
+            (100.0, f64::NAN),
+        ] {
             assert_eq!(Boundary::narrowest_at(n, alpha), None);
         }
         let boundary = Boundary::narrowest_at(100.0, 0.05).unwrap();

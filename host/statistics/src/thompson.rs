@@ -11,7 +11,7 @@
 
 use std::f64::consts::PI;
 
-use statrs::function::beta::{beta_reg, ln_beta};
+use statrs::function::beta::ln_beta;
 use statrs::function::erf::erfc;
 
 use crate::float;
@@ -73,12 +73,49 @@ impl Posterior {
         match self {
             Self::Beta { .. } if x <= 0.0 => 0.0,
             Self::Beta { .. } if x >= 1.0 => 1.0,
-            Self::Beta { a, b } => beta_reg(a, b, x),
+            Self::Beta { a, b } => beta_below(a, b, x),
             Self::Normal { mean, deviation } => {
                 0.5 * erfc((mean - x) / (deviation * std::f64::consts::SQRT_2))
             }
         }
     }
+}
+
+/// The regularised incomplete beta function `I_x(a, b)`, for `x` between 0 and 1, by its continued
+/// fraction (Press, Teukolsky, Vetterling and Flannery 2007, *Numerical Recipes*, section 6.4). It
+/// needs a multiple of `sqrt(max(a, b))` terms; `statrs` stops after 140, which is too early for a
+/// variant with some 10,000 rewards.
+fn beta_below(a: f64, b: f64, x: f64) -> f64 {
+    // The fraction converges fast below the mean.
+    if x > (a + 1.0) / (a + b + 2.0) {
+        return 1.0 - beta_below_mean(b, a, 1.0 - x);
+    }
+    beta_below_mean(a, b, x)
+}
+
+fn beta_below_mean(a: f64, b: f64, x: f64) -> f64 {
+    const MAX_TERMS: u64 = 10_000;
+    // A divisor of 0 becomes a very small one (Lentz 1976).
+    let divisor = |value: f64| if value.abs() < 1e-300 { 1e-300 } else { value };
+    let (mut c, mut d) = (1.0, 1.0 / divisor(1.0 - (a + b) * x / (a + 1.0)));
+    let mut fraction = d;
+    for m in 1..MAX_TERMS {
+        let m = float(m);
+        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
+        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
+        let mut change = 1.0;
+        for term in [even, odd] {
+            d = 1.0 / divisor(1.0 + term * d);
+            c = divisor(1.0 + term / c);
+            change = c * d;
+            fraction *= change;
+        }
+        if (change - 1.0).abs() < 1e-15 {
+            break;
+        }
+    }
+    let front = a * x.ln() + b * (1.0 - x).ln() - ln_beta(a, b);
+    (front.exp() * fraction / a).clamp(0.0, 1.0)
 }
 
 /// Half the number of nodes of a segment.
@@ -87,9 +124,10 @@ const HALF: usize = 10;
 /// 1e-22 of its maximum for a normal one.
 const ENDS: [f64; 6] = [0.5, 1.0, 2.0, 4.0, 7.0, 10.0];
 
-/// The probability of each variant to be the best, which sum to 1.
+/// The probability of each variant to be the best, which sum to 1. `None` without a variant, and for
+/// numbers whose deviations are lost in their digits.
 #[must_use]
-pub fn best(posteriors: &[Posterior]) -> Vec<f64> {
+pub fn best(posteriors: &[Posterior]) -> Option<Vec<f64>> {
     let segments = segments(posteriors);
     let nodes = gauss_legendre();
     let mut best = vec![0.0; posteriors.len()];
@@ -107,7 +145,7 @@ pub fn best(posteriors: &[Posterior]) -> Vec<f64> {
     }
     let sum: f64 = best.iter().sum();
     best.iter_mut().for_each(|share| *share /= sum);
-    best
+    (sum > 0.0 && sum.is_finite()).then_some(best)
 }
 
 /// Where the densities change, ascending.
@@ -150,12 +188,14 @@ fn gauss_legendre() -> [(f64, f64); HALF] {
 const STEPS: f64 = 10_000.0;
 
 /// The share of each variant: at least `minimum`, and the rest by the probability to be the best.
-/// They are multiples of 1/10,000 and sum to 1. `None` if there is no variant, or the minima sum to
-/// more than 1.
+/// They are multiples of 1/10,000 and sum to 1. `None` if there is no variant, a probability is none,
+/// or the minima sum to more than 1.
 #[must_use]
 pub fn allocations(best: &[f64], minimum: f64) -> Option<Vec<f64>> {
     let free = 1.0 - minimum * float(best.len() as u64);
-    if best.is_empty() || !(0.0..=1.0).contains(&minimum) || free < -1e-9 {
+    let all = best.iter().chain([&minimum]);
+    if best.is_empty() || free < -1e-9 || !all.into_iter().all(|share| (0.0..=1.0).contains(share))
+    {
         return None;
     }
     let exact: Vec<f64> =
@@ -185,7 +225,7 @@ mod tests {
             Posterior::Beta { a: 300.0, b: 700.0 },
             Posterior::Normal { mean: -5.0, deviation: 0.1 },
         ] {
-            for share in best(&[posterior; 3]) {
+            for share in best(&[posterior; 3]).unwrap() {
                 assert!((share - 1.0 / 3.0).abs() < 1e-9, "{share}");
             }
         }
@@ -205,11 +245,20 @@ mod tests {
     }
 
     #[test]
+    fn posteriors_without_a_density_have_no_best() {
+        assert_eq!(best(&[]), None);
+        let exact = Posterior::Normal { mean: 1e9, deviation: 1e-9 };
+        assert_eq!(best(&[exact; 2]), None);
+        assert_eq!(best(&[Posterior::Normal { mean: 0.0, deviation: f64::NAN }; 2]), None);
+    }
+
+    #[test]
     fn every_variant_has_the_minimum() {
         assert_eq!(allocations(&[1.0, 0.0], 0.05), Some(vec![0.95, 0.05]));
         assert_eq!(allocations(&[1.0, 0.0], 0.5), Some(vec![0.5, 0.5]));
         assert_eq!(allocations(&[1.0, 0.0], 0.6), None);
         assert_eq!(allocations(&[], 0.0), None);
+        assert_eq!(allocations(&[f64::NAN, 1.0], 0.0), None);
         let thirds = allocations(&[1.0 / 3.0; 3], 0.0).unwrap();
         assert!((thirds.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{thirds:?}");
     }

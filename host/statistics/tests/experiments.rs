@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 use spinfer_statistics::comparison::{Estimator, Scale, compare, theta};
-use spinfer_statistics::confidence_sequence::Boundary;
+use spinfer_statistics::confidence_sequence::{Boundary, Interval};
 use spinfer_statistics::guard::{Outcomes, log_e_value};
 use spinfer_statistics::histogram_quantile::quantile;
 use spinfer_statistics::moments::PairMoments;
@@ -19,6 +19,7 @@ const TOLERANCE: f64 = 1e-9;
 struct Vectors {
     boundaries: Vec<BoundaryCase>,
     differences: Vec<Difference>,
+    strata: Vec<Stratified>,
     ratios: Vec<Ratio>,
     bests: Vec<Best>,
     guards: Vec<Guard>,
@@ -40,7 +41,17 @@ struct Difference {
     control: [Vec<f64>; 2],
     treatment: [Vec<f64>; 2],
     theta: f64,
+    information: f64,
     means: [f64; 2],
+    standard_error: f64,
+}
+
+#[derive(Deserialize)]
+struct Stratified {
+    control: Vec<Vec<f64>>,
+    treatment: Vec<Vec<f64>>,
+    information: f64,
+    difference: f64,
     standard_error: f64,
 }
 
@@ -116,9 +127,29 @@ fn differences() {
         let found = compare(&a, &b, (estimator, Scale::Number), theta, &boundary).unwrap();
         same(&case.kind, found.means[0], case.means[0]);
         same(&case.kind, found.means[1], case.means[1]);
-        let n = (case.control[0].len() + case.treatment[0].len()) as f64;
         let half = found.difference.upper - found.difference.estimate;
-        same(&case.kind, half / boundary.factor(n), case.standard_error);
+        same(&case.kind, half / boundary.factor(case.information), case.standard_error);
+    }
+}
+
+#[test]
+fn strata() {
+    let boundary = Boundary::narrowest_at(100.0, 0.05).unwrap();
+    for case in vectors().strata {
+        let arm = |strata: &[Vec<f64>]| -> Vec<PairMoments> {
+            let moments = |values: &Vec<f64>| {
+                let mut moments = PairMoments::default();
+                values.iter().for_each(|value| moments.add(*value, 0.0));
+                moments
+            };
+            strata.iter().map(moments).collect()
+        };
+        let kind = (Estimator::Mean, Scale::Number);
+        let found = compare(&arm(&case.control), &arm(&case.treatment), kind, 0.0, &boundary);
+        let Interval { estimate, upper, .. } = found.unwrap().difference;
+        same("difference", estimate, case.difference);
+        let half = upper - estimate;
+        same("standard error", half / boundary.factor(case.information), case.standard_error);
     }
 }
 
@@ -138,7 +169,8 @@ fn probabilities_to_be_the_best() {
             "beta" => Posterior::Beta { a, b },
             _ => Posterior::Normal { mean: a, deviation: b },
         };
-        let found = best(&parameters.iter().copied().map(posterior).collect::<Vec<_>>());
+        let posteriors: Vec<Posterior> = parameters.iter().copied().map(posterior).collect();
+        let found = best(&posteriors).unwrap();
         for (found, expected) in found.into_iter().zip(expected) {
             same(&format!("{kind} {parameters:?}"), found, expected);
         }

@@ -651,7 +651,7 @@ fn reallocate(
         strata.iter().fold(PairMoments::default(), |all, cell| all.merged(cell))
     });
     let rewards: Vec<PairMoments> = rewards.collect();
-    let probabilities = best(&posteriors(&rewards)?);
+    let probabilities = best(&posteriors(&rewards)?)?;
     let shares = allocations(&probabilities, minimum)?;
     let before = change.shares(experiment);
     let moved = names

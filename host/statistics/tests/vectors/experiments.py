@@ -57,8 +57,32 @@ def difference_case(rng, kind, n, m):
         "control": [y0.tolist(), x0.tolist()],
         "treatment": [y1.tolist(), x1.tolist()],
         "theta": theta,
+        "information": 4 / sum(1 / (x.sum() if kind == "ratio" else len(x)) for x in [x0, x1]),
         "means": means,
         "standard_error": (means[1] - means[0]) / test.statistic,
+    }
+
+
+def strata_case(rng, sizes, deviations):
+    """Cochran: the weighted mean of the strata's differences, with variances moderated as by Smyth."""
+    arms = [
+        [rng.normal(index, deviation, size=pair[arm]) for index, (pair, deviation) in enumerate(zip(sizes, deviations))]
+        for arm in range(2)
+    ]
+    variances = []
+    for arm in arms:
+        degrees = np.array([len(y) - 1 for y in arm])
+        squares = np.array([np.var(y) * len(y) for y in arm])
+        variances.append((squares + 10 * squares.sum() / degrees.sum()) / (degrees + 10))
+    weights = np.array([stats.hmean(pair) / 2 for pair in sizes])
+    differences = [b.mean() - a.mean() for a, b in zip(*arms)]
+    of_means = sum(v / np.array([len(y) for y in arm]) for v, arm in zip(variances, arms))
+    return {
+        "control": [y.tolist() for y in arms[0]],
+        "treatment": [y.tolist() for y in arms[1]],
+        "information": 4 * weights.sum(),
+        "difference": np.average(differences, weights=weights),
+        "standard_error": np.sqrt((weights**2 * of_means).sum()) / weights.sum(),
     }
 
 
@@ -113,6 +137,8 @@ def main():
         [(31, 71), (41, 61)],
         [(501, 9501), (551, 9451), (451, 9551)],
         [(2.5, 8.25), (1.0, 40.0), (3.0, 3.0), (10.0, 1.0)],
+        [(250_001, 250_001), (250_601, 249_401), (250_201, 249_801)],
+        [(1_001, 999_001), (1_101, 998_901)],
     ]
     normals = [[(0.0, 1.0), (0.5, 0.1)], [(10.0, 2.0), (11.0, 2.0), (9.0, 0.5)], [(1e-3, 1e-4), (1.1e-3, 2e-4)]]
     guards = [
@@ -127,6 +153,10 @@ def main():
             difference_case(rng, kind, n, m)
             for kind in ["mean", "adjusted", "ratio"]
             for n, m in [(5, 8), (40, 25)]
+        ],
+        "strata": [
+            strata_case(rng, [(9, 4), (6, 12)], [1.0, 1.0]),
+            strata_case(rng, [(30, 3), (10, 10), (1, 1), (5, 20)], [5.0, 1.0, 1.0, 0.2]),
         ],
         "ratios": [
             ratio_case(rng, *case)
