@@ -72,9 +72,18 @@ impl GuardrailState {
 pub(super) struct Watch {
     guardrail: Guardrail,
     detector: Detector,
+    /// How the present batch of the detector is counted; `None` as long as too little is known.
+    counting: Option<Counting>,
     window: SlidingWindow,
     /// [`LookInput::since`] of the last look.
     since: u64,
+}
+
+/// How bad outcomes are counted.
+#[derive(Clone, Copy, Debug)]
+struct Counting {
+    /// Buckets of control and of the variant above which a response is slow; `None` for errors.
+    slow: Option<[usize; 2]>,
 }
 
 /// What a look sees in addition to the requests.
@@ -97,9 +106,12 @@ impl Watch {
             // Slow responses of the variant against those of control, each beyond its own bound.
             _ => 0.0,
         };
+        // A look every second. Beyond the window the arms are not compared at the same time.
+        let patience = u32::try_from(guardrail.window.as_secs()).unwrap_or(u32::MAX);
         Self {
             guardrail,
-            detector: Detector::new(limit, LOOKS),
+            detector: Detector::new(limit, LOOKS, patience.max(1)),
+            counting: None,
             window: SlidingWindow::new(guardrail.window),
             since: 0,
         }
@@ -144,16 +156,19 @@ impl Watch {
     ) -> (GuardrailState, Option<[f64; 2]>, f64) {
         let known = self.window.sums(now);
         let is_known = known.iter().all(|counts| counts.requests() >= self.guardrail.minimum);
-        if is_known && let Some(bad) = self.bad(&known) {
-            let outcomes = |counts: &[OutcomeCounts; 2]| {
-                let [control, variant] = counts;
-                [bad(0, control), bad(1, variant)]
-            };
-            self.detector.look(outcomes(&known), outcomes(batch));
+        // A batch of which one arm waits for the other is counted as it has started.
+        if !self.detector.is_waiting() {
+            self.counting = if is_known { self.counting(&known) } else { None };
+        }
+        if let Some(counting) = self.counting {
+            let [known, batch] = [&known, batch].map(|counts| counting.outcomes(counts));
+            self.detector.look(known, batch);
         }
         self.window.push(now, batch);
         let sums = self.window.sums(now);
-        if sums.iter().any(|counts| counts.requests() < self.guardrail.minimum) {
+        // An alarm stands, however few requests the variant has left.
+        let is_alarm = self.detector.is_alarm();
+        if !is_alarm && sums.iter().any(|counts| counts.requests() < self.guardrail.minimum) {
             return (GuardrailState::Waiting, None, 0.0);
         }
         let bound = self.guardrail.bound.value();
@@ -167,7 +182,7 @@ impl Watch {
                 (values, values[1] > values[0] * bound)
             }
         };
-        let state = match (self.detector.is_alarm(), exceeded) {
+        let state = match (is_alarm, exceeded) {
             (true, _) => GuardrailState::Breached,
             (false, true) => GuardrailState::Exceeded,
             (false, false) => GuardrailState::Holds,
@@ -175,12 +190,8 @@ impl Watch {
         (state, Some(values), self.detector.level())
     }
 
-    /// How bad outcomes of control (0) and of the variant (1) are counted, from what is known before
-    /// a look.
-    fn bad(
-        &self,
-        known: &[OutcomeCounts; 2],
-    ) -> Option<impl Fn(usize, &OutcomeCounts) -> Outcomes + use<>> {
+    /// How bad outcomes are counted, from what is known before a batch.
+    fn counting(&self, known: &[OutcomeCounts; 2]) -> Option<Counting> {
         let slow = match self.guardrail.metric {
             GuardrailMetric::LatencyP95 => {
                 let quantile = known[0].latency_quantile(P95)?;
@@ -193,10 +204,7 @@ impl Watch {
             }
             _ => None,
         };
-        Some(move |arm: usize, counts: &OutcomeCounts| Outcomes {
-            bad: slow.map_or(counts.errors, |buckets| counts.above(buckets[arm])),
-            of: counts.requests(),
-        })
+        Some(Counting { slow })
     }
 
     fn units(
@@ -240,6 +248,17 @@ impl Watch {
             (false, false) => GuardrailState::Holds,
         };
         (state, Some(scores), f64::from(u8::from(exceeded && alarm)))
+    }
+}
+
+impl Counting {
+    /// The outcomes of control and of the variant.
+    fn outcomes(self, counts: &[OutcomeCounts; 2]) -> [Outcomes; 2] {
+        let of = |arm: usize| Outcomes {
+            bad: self.slow.map_or(counts[arm].errors, |slow| counts[arm].above(slow[arm])),
+            of: counts[arm].requests(),
+        };
+        [of(0), of(1)]
     }
 }
 
@@ -335,6 +354,42 @@ mod tests {
         let rail = guardrail(GuardrailMetric::ErrorRate, GuardrailBound::MaxIncrease(0.0));
         let states = looks(&mut Watch::new(rail), &[counts(0, 100, 900), counts(1, 1, 900)], 40);
         assert!(states.iter().all(|state| *state == GuardrailState::Waiting), "{states:?}");
+    }
+
+    #[test]
+    fn errors_in_seconds_without_requests_of_control_are_a_breach() {
+        let rail = guardrail(GuardrailMetric::ErrorRate, GuardrailBound::MaxIncrease(0.01));
+        let mut watch = Watch::new(rail);
+        let start = Instant::now();
+        let none = OutcomeCounts::default;
+        let mut look = |second: u64, batch: [OutcomeCounts; 2]| {
+            let now = start + Duration::from_secs(second);
+            watch.look("treatment", now, &batch, &LookInput::default()).state
+        };
+        assert_eq!(look(0, [counts(0, 200, 900), counts(0, 60, 900)]), GuardrailState::Holds);
+        let found = (1..60).find(|second| {
+            let is_error = second % 3 == 0;
+            let batch =
+                if is_error { [none(), counts(1, 1, 900)] } else { [counts(0, 4, 900), none()] };
+            look(*second, batch) == GuardrailState::Breached
+        });
+        assert!(found.is_some(), "every request of the variant has failed");
+    }
+
+    #[test]
+    fn alarm_is_a_breach_though_the_variant_has_lost_its_requests() {
+        let rail = guardrail(GuardrailMetric::ErrorRate, GuardrailBound::MaxIncrease(0.01));
+        let mut watch = Watch::new(rail);
+        let start = Instant::now();
+        let none = OutcomeCounts::default;
+        let mut look = |second: u64, batch: [OutcomeCounts; 2]| {
+            let now = start + Duration::from_secs(second);
+            watch.look("treatment", now, &batch, &LookInput::default()).state
+        };
+        look(0, [counts(0, 200, 900), counts(2, 60, 900)]);
+        assert_eq!(look(59, [none(), counts(40, 40, 900)]), GuardrailState::Exceeded);
+        // The first second has left the window, and with it most requests of the variant.
+        assert_eq!(look(61, [counts(0, 100, 900), none()]), GuardrailState::Breached);
     }
 
     #[test]
