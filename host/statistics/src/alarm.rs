@@ -38,13 +38,13 @@ impl FieldEvidence {
     /// For numbers, whose bins are between quantiles.
     #[must_use]
     pub fn numbers(bins: &[u64], missing: u64) -> Self {
-        let missing = CountEvidence::unordered(&[bins.iter().sum(), missing]);
+        let missing = CountEvidence::unordered(&[sum(bins), missing]);
         Self { bins: CountEvidence::ordered(bins), missing, unseen: None }
     }
 
     #[must_use]
     pub fn categories(bins: &[u64], missing: u64) -> Self {
-        let present = bins.iter().sum();
+        let present = sum(bins);
         let missing = CountEvidence::unordered(&[present, missing]);
         // None of the reference values is unseen.
         let unseen = Some(CountEvidence::unordered(&[present, 0]));
@@ -62,9 +62,9 @@ impl FieldEvidence {
     #[must_use]
     pub fn ln(&self, counts: &FieldCounts<'_>) -> f64 {
         let Self { bins, missing, unseen } = self;
-        let seen: u64 = counts.bins.iter().sum();
+        let seen = sum(counts.bins);
         let of_bins = bins.ln(counts.bins) + 0.5_f64.ln();
-        let of_missing = missing.ln(&[seen + counts.unseen, counts.missing]);
+        let of_missing = missing.ln(&[seen.saturating_add(counts.unseen), counts.missing]);
         match unseen {
             None => ln_sum([of_bins, of_missing + 0.5_f64.ln()]),
             Some(unseen) => {
@@ -73,6 +73,11 @@ impl FieldEvidence {
             }
         }
     }
+}
+
+/// The sum of counts, which may be those of a file that another program has written.
+fn sum(counts: &[u64]) -> u64 {
+    counts.iter().fold(0, |sum, &count| sum.saturating_add(count))
 }
 
 /// For each start to look at: the number of the last parts that it covers, the most first.
@@ -144,6 +149,10 @@ mod tests {
         assert_eq!(ln(&[0, 0, 0], 0, 0), 0.0);
         // Rule of three: of 1000 without any, one of 100 is no surprise.
         assert!(ln(&[50, 40, 9], 0, 1) < 1.0);
+        // No sum of these is a count, and none overflows.
+        let vast = FieldEvidence::categories(&[u64::MAX, u64::MAX], u64::MAX);
+        let counts = FieldCounts { bins: &[u64::MAX, 1], missing: 1, unseen: u64::MAX };
+        assert_eq!(vast.ln(&counts), 0.0);
         let numbers = FieldEvidence::numbers(&[10; 10], 0);
         assert!(numbers.ln(&FieldCounts { bins: &[0; 10], missing: 50, unseen: 0 }) > 10.0);
     }

@@ -9,7 +9,8 @@
 //!   sample of `n` are Dirichlet with one parameter for each of the `n + 1` gaps, whatever the
 //!   distribution (Wilks 1941, "Determination of sample sizes for setting tolerance limits",
 //!   Annals of Mathematical Statistics 12; Tukey 1947). An edge halves a gap: `c` is the count of
-//!   the bin, plus a half for the first and the last. This is exact.
+//!   the bin, plus a half for the first and the last. But for the halves of the gaps at edges, this
+//!   is exact.
 //! - Categories: the posterior of Jeffreys' prior, `count + 1/2`, which loses least to any `q`
 //!   (Clarke and Barron 1994, "Jeffreys' prior is asymptotically least favorable under entropy
 //!   risk", Journal of Statistical Planning and Inference 41). A category of count 0 keeps a

@@ -33,7 +33,7 @@ const CONCENTRATION: f64 = 100.0;
 pub struct SplitCounts {
     /// Number of units, by variant.
     pub units: Vec<u64>,
-    /// Share of the units that each variant was to get. They sum to 1.
+    /// Share of the units that each variant was to get.
     pub shares: Vec<f64>,
 }
 
@@ -57,7 +57,8 @@ impl RatioTest {
 }
 
 /// Tests the counts of all strata. Variants with a share of 0 are ignored; a unit of theirs was
-/// assigned under other allocations. `None` without a unit, or if the lengths differ.
+/// assigned under other allocations. The other shares are divided by their sum. `None` without a unit,
+/// or if the lengths differ.
 #[must_use]
 pub fn ratio_test(strata: &[SplitCounts]) -> Option<RatioTest> {
     let mut test = RatioTest { log_evidence: 0.0, chi_squared_p: 1.0, units: 0 };
@@ -68,6 +69,8 @@ pub fn ratio_test(strata: &[SplitCounts]) -> Option<RatioTest> {
         }
         let used = units.iter().zip(shares).filter(|&(_, &share)| share > 0.0);
         let (units, shares): (Vec<u64>, Vec<f64>) = used.map(|(&n, &share)| (n, share)).unzip();
+        let whole: f64 = shares.iter().sum();
+        let shares: Vec<f64> = shares.into_iter().map(|share| share / whole).collect();
         let Some(n) = total(&units) else { continue };
         test.units = test.units.saturating_add(units.iter().sum());
         test.log_evidence += log_evidence(&units, &shares, n);
@@ -119,5 +122,8 @@ mod tests {
         assert_eq!(test.units, 100);
         assert_eq!(ratio_test(&[counts(&[0, 0], &[0.5, 0.5])]), None);
         assert_eq!(ratio_test(&[counts(&[1], &[0.5, 0.5])]), None);
+        // A holdout has the rest.
+        let of_most = ratio_test(&[counts(&[500, 500], &[0.45, 0.45])]).unwrap();
+        assert_eq!(of_most, ratio_test(&[counts(&[500, 500], &[0.5, 0.5])]).unwrap());
     }
 }

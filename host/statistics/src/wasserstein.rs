@@ -30,7 +30,8 @@ pub struct BinnedDistance {
     pub error: f64,
 }
 
-/// The distance of two samples of weighted values. Values without weight are ignored.
+/// The distance of two samples of weighted values. Values without weight are ignored. `None` without
+/// weight, and if the distance is too large for FP64.
 #[must_use]
 pub fn distance(a: &[(f64, f64)], b: &[(f64, f64)]) -> Option<f64> {
     let (n, m) = (weight(a)?, weight(b)?);
@@ -45,7 +46,8 @@ pub fn distance(a: &[(f64, f64)], b: &[(f64, f64)]) -> Option<f64> {
         difference += pair[0].1;
         f64::abs(difference) * (pair[1].0 - pair[0].0)
     });
-    Some(area.sum())
+    let area: f64 = area.sum();
+    area.is_finite().then_some(area)
 }
 
 /// The total weight. `None` without weight, or if a value or a weight is not finite.
@@ -107,6 +109,11 @@ mod tests {
             assert_eq!(distance(&[(value, 1.0)], &[(1.0, 1.0)]), None);
         }
         assert_eq!(distance(&[(1.0, -1.0), (2.0, 3.0)], &[(1.0, 1.0)]), None);
+        let far = [(-f64::MAX, 1.0), (f64::MAX, 1.0)];
+        assert_eq!(distance(&far, &[(0.0, 1.0), (f64::MAX, 1.0)]), Some(f64::MAX / 2.0));
+        assert_eq!(distance(&far[..1], &far[1..]), None);
+        // The difference is 0, times infinity.
+        assert_eq!(distance(&far, &far), None);
         let bin = BinMoments { weight: 1.0, ..BinMoments::default() };
         assert_eq!(binned(&[bin], &[bin, bin], &[0.0]), None);
         assert_eq!(binned(&[bin; 2], &[bin; 2], &[]), None);
