@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import duckdb
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
@@ -105,6 +107,32 @@ def test_feedback_that_was_known_last_counts_in_any_order(tmp_path: Path) -> Non
     assert read.loc[("b", 0), "label"] == "b", "of the same time, the greater one"
     assert read.loc[("b", 1), "value"] == 7.0
     assert len(read) == 3
+
+
+def test_documented_query_counts_the_same_feedback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = tmp_path / "exported"
+    rows = [{"id": id, "row": 0, "output.prediction": "b"} for id in "vwxyz"]
+    write_predictions(dataset, "x", rows)
+    later = NOON + timedelta(seconds=1)
+    items = [
+        # Corrected, corrected in the other order, contradicting at the same time in both orders.
+        *[("v", "a", NOON), ("v", "b", later)],
+        *[("w", "b", later), ("w", "a", NOON)],
+        *[("x", "a", NOON), ("x", "b", NOON)],
+        *[("y", "b", NOON), ("y", "a", NOON)],
+    ]
+    given = [{"prediction_id": id, "label": label, "time": time} for id, label, time in items]
+    write_feedback(dataset, "1", [*given, {"prediction_id": "z", "label": "a", "time": NOON}])
+    write_feedback(dataset, "2", [{"prediction_id": "z", "reward": 1.0, "time": later}])
+    page = (REPOSITORY / "docs/prediction-log.md").read_text()
+    (query,) = re.findall(r'duckdb\.sql\("""(.*?)"""\)', page, re.DOTALL)
+    ((model, _, accuracy),) = duckdb.sql(query).fetchall()
+    read = read_dataset("exported")
+    assert (model, accuracy) == ("iris", 0.8)
+    assert (read["output.prediction"] == read["feedback.label"]).mean() == accuracy
 
 
 def test_columns_of_all_files_are_read(tmp_path: Path) -> None:
