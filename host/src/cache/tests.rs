@@ -4,19 +4,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AGE, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AGE, CACHE_CONTROL, HeaderMap, HeaderValue};
+use http::request::Parts;
 use http::{Request, Response};
 
 use super::admission::{AdmissionPolicy, EXPENSIVE};
 use super::counts::RouteCacheCounts;
 use super::generation::{PurgeScope, PurgeScopes};
+use super::status::Forwarded;
 use super::{
-    CacheLimits, CacheSettings, ComponentCacheState, KeyPrefix, Lookup, Pending, ResponseCache,
+    CacheLimits, CacheSettings, CacheStatus, ComponentCacheState, KeyPrefix, Lookup, Pending,
+    ResponseCache,
 };
 use crate::http::body::Body;
 
-const NOT_ADMITTED: &str = "spinfer; fwd=miss; detail=not-admitted";
-const STORED: &str = "spinfer; fwd=miss; stored";
+/// How a response was computed; `None` if it was cached.
+type Computed = Option<CacheStatus>;
+
+const NOT_ADMITTED: Computed = Some(CacheStatus::NotAdmitted);
+const STORED: Computed = Some(CacheStatus::Stored(Forwarded::Miss));
+const HIT: Computed = None;
 
 /// A cache, and a component whose responses are cacheable.
 struct CachedComponent {
@@ -24,6 +31,8 @@ struct CachedComponent {
     state: ComponentCacheState,
     scopes: PurgeScopes,
     counts: RouteCacheCounts,
+    /// The head of its requests.
+    head: Parts,
     /// Headers of its responses.
     headers: HeaderMap,
     /// Time that it takes for a response.
@@ -41,6 +50,7 @@ impl CachedComponent {
             state: ComponentCacheState::new(KeyPrefix::new([&b"component"[..]]), true),
             scopes,
             counts: RouteCacheCounts::default(),
+            head: Request::post("/predict").body(()).unwrap().into_parts().0,
             headers: HeaderMap::from_iter([(
                 CACHE_CONTROL,
                 HeaderValue::from_static("max-age=60"),
@@ -49,18 +59,16 @@ impl CachedComponent {
         }
     }
 
-    async fn look_up(&self, body: &str, header: Option<(HeaderName, HeaderValue)>) -> Lookup {
-        let mut head = Request::post("/predict").body(()).unwrap().into_parts().0;
-        head.headers.extend(header);
+    async fn look_up(&self, body: &str) -> Lookup {
         let body = Bytes::copy_from_slice(body.as_bytes());
         let deadline = Instant::now() + Duration::from_secs(60);
-        let (state, scopes, counts) = (&self.state, &self.scopes, &self.counts);
-        let found = self.cache.look_up(state, scopes, counts, &head, Some(&body), deadline).await;
+        let Self { cache, state, scopes, counts, head, .. } = self;
+        let found = cache.look_up(state, scopes, counts, head, Some(&body), deadline).await;
         found.expect("not only-if-cached")
     }
 
-    /// Computes the response to a request that was looked up, and returns its `Cache-Status`.
-    fn respond(&self, mut pending: Pending) -> String {
+    /// Computes the response to a request that was looked up.
+    fn respond(&self, mut pending: Pending) -> Computed {
         if let Pending::ToStore(store) = &mut pending {
             // A start in the future takes no time, however busy the machine is.
             store.start = match self.cost {
@@ -73,22 +81,17 @@ impl CachedComponent {
         let (mut response, status) =
             self.cache.store(&self.state, pending, Ok(response)).expect("a response");
         assert_eq!(response.body_mut().take_whole().unwrap(), "a response");
-        let mut headers = HeaderMap::new();
-        status.expect("it is cacheable").put_into(&mut headers);
-        headers["cache-status"].to_str().unwrap().to_owned()
+        assert!(status.is_some(), "it is cacheable");
+        status
     }
 
-    async fn send_with(&self, body: &str, header: Option<(HeaderName, HeaderValue)>) -> String {
-        match self.look_up(body, header).await {
+    /// Sends a request with `body`.
+    async fn send(&self, body: &str) -> Computed {
+        match self.look_up(body).await {
             Lookup::Miss(pending) => self.respond(pending),
-            Lookup::Hit(..) => "hit".into(),
+            Lookup::Hit(..) => HIT,
             other => panic!("{other:?}"),
         }
-    }
-
-    /// The `Cache-Status` of the response to a request with `body`, or `hit`.
-    async fn send(&self, body: &str) -> String {
-        self.send_with(body, None).await
     }
 }
 
@@ -99,20 +102,20 @@ async fn response_is_stored_from_its_second_request_on() {
     assert_eq!(component.send("b").await, NOT_ADMITTED);
     assert_eq!(component.cache.memory().usage(), (0, 0));
     assert_eq!(component.send("a").await, STORED);
-    assert_eq!(component.send("a").await, "hit");
+    assert_eq!(component.send("a").await, HIT);
     assert_eq!(component.cache.not_admitted(), 2);
     // Purged responses have other keys.
     component.cache.purge(&PurgeScope::Everything).await.unwrap();
     let sent = [component.send("a").await, component.send("a").await, component.send("a").await];
-    assert_eq!(sent, [NOT_ADMITTED, STORED, "hit"]);
+    assert_eq!(sent, [NOT_ADMITTED, STORED, HIT]);
 }
 
 #[tokio::test]
 async fn response_is_stored_at_its_first_request_if_configured() {
-    let component = CachedComponent::new(AdmissionPolicy::First, 4096);
+    let component = CachedComponent::new(AdmissionPolicy::First, 64 << 10);
     for n in 0..100 {
         assert_eq!(component.send(&n.to_string()).await, STORED);
-        assert_eq!(component.send(&n.to_string()).await, "hit");
+        assert_eq!(component.send(&n.to_string()).await, HIT);
     }
     assert_eq!(component.cache.not_admitted(), 0);
 }
@@ -120,29 +123,30 @@ async fn response_is_stored_at_its_first_request_if_configured() {
 #[tokio::test]
 async fn request_that_waits_for_a_response_is_its_second() {
     let component = CachedComponent::new(AdmissionPolicy::Second, 64 << 20);
-    let Lookup::Miss(pending) = component.look_up("a", None).await else { panic!("a hit") };
+    let Lookup::Miss(pending) = component.look_up("a").await else { panic!("a hit") };
     let respond = async { component.respond(pending) };
     // The first future is polled first, and waits.
-    let (second, first) = tokio::join!(component.look_up("a", None), respond);
+    let (second, first) = tokio::join!(component.look_up("a"), respond);
     assert!(matches!(second, Lookup::Collapsed(..)), "{second:?}");
     assert_eq!(first, STORED);
-    assert_eq!(component.send("a").await, "hit");
+    assert_eq!(component.send("a").await, HIT);
     assert_eq!(component.cache.not_admitted(), 0);
 }
 
 #[tokio::test]
 async fn response_that_replaces_a_cached_one_or_was_demanded_is_stored() {
     let mut component = CachedComponent::new(AdmissionPolicy::Second, 64 << 20);
-    let no_cache = || Some((CACHE_CONTROL, HeaderValue::from_static("no-cache")));
-    assert_eq!(component.send_with("a", no_cache()).await, "spinfer; fwd=request; stored");
-    assert_eq!(component.send("a").await, "hit");
+    component.head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    assert_eq!(component.send("a").await, Some(CacheStatus::Stored(Forwarded::Request)));
+    component.head.headers.clear();
+    assert_eq!(component.send("a").await, HIT);
 
     // Too old at once.
     component.headers.insert(AGE, HeaderValue::from_static("100"));
     let sent = [component.send("b").await, component.send("b").await];
     assert_eq!(sent, [NOT_ADMITTED, STORED]);
     for _ in 0..2 {
-        assert_eq!(component.send("b").await, "spinfer; fwd=stale; stored");
+        assert_eq!(component.send("b").await, Some(CacheStatus::Stored(Forwarded::Stale)));
     }
 }
 
@@ -151,7 +155,7 @@ async fn adaptive_admission_stores_first_responses_while_nearly_empty_or_expensi
     let mut component = CachedComponent::new(AdmissionPolicy::Adaptive, 64 << 10);
     let mut first = 0;
     while component.send(&first.to_string()).await == STORED {
-        assert_eq!(component.send(&first.to_string()).await, "hit");
+        assert_eq!(component.send(&first.to_string()).await, HIT);
         first += 1;
     }
     // 10 % of the memory, in responses of some 400 bytes.
