@@ -1,6 +1,8 @@
 //! Router components, and the counters of the variants they assign requests to.
 
 use std::collections::HashMap;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -164,15 +166,26 @@ impl ExperimentRouter {
         })
     }
 
-    /// The problem that the mounted file has other experiments than the host read at its start, if so:
-    /// new instances of the router assign by the new file, and the host counts by the old one. Logs it
-    /// once.
+    /// The problem that the mounted file has other experiments than the host read at its start, if so,
+    /// or cannot be read: new instances of the router assign by the new file, and the host counts by
+    /// the old one. Of a copied file both use the copy, and the file that it was made of is compared.
+    /// Logs the problem once.
     pub(super) async fn check_file(&self) -> Option<String> {
-        let mut roots = self.service.spec().files.folders.iter();
-        let (_, folder) = roots.find(|(destination, _)| destination.is_empty())?;
-        let path = folder.join(FILE.trim_start_matches('/'));
-        let text = tokio::fs::read_to_string(path).await.ok()?;
-        let problem = changed(&self.experiments, &text)?;
+        if self.experiments.iter().next().is_none() {
+            return None;
+        }
+        let files = &self.service.spec().files;
+        let copied = files.copied_from(FILE);
+        let path = match copied {
+            Some(source) => source.to_owned(),
+            None => {
+                let mut roots = files.folders.iter();
+                let (_, folder) = roots.find(|(destination, _)| destination.is_empty())?;
+                folder.join(FILE.trim_start_matches('/'))
+            }
+        };
+        let text = tokio::fs::read_to_string(path).await;
+        let problem = changed(&self.experiments, text, copied)?;
         if !self.is_change_logged.swap(true, Ordering::Relaxed) {
             let component = &self.service.spec().id;
             warn!(component, "{problem}");
@@ -252,17 +265,26 @@ impl ExperimentRouter {
     }
 }
 
-/// The problem that `text` has other experiments than `known`, if so.
-fn changed(known: &Experiments, text: &str) -> Option<String> {
-    let problem = match Experiments::parse(text) {
-        Ok(found) if found == *known => return None,
-        Ok(_) => String::new(),
-        Err(invalid) => format!(" It is invalid: {invalid}"),
+/// The problem that the file, which is `copied` from another or read in place, has other experiments
+/// than `known`, if so.
+fn changed(known: &Experiments, text: io::Result<String>, copied: Option<&Path>) -> Option<String> {
+    let problem = match text.map(|text| Experiments::parse(&text)) {
+        Ok(Ok(found)) if found == *known => return None,
+        Ok(Ok(_)) => String::new(),
+        Ok(Err(invalid)) => format!(" It is invalid: {invalid}"),
+        Err(error) => format!(" It cannot be read: {error}"),
     };
-    Some(format!(
-        "{FILE} has changed since the host started, and router instances that start now read the new \
-         file; restart the host.{problem}"
-    ))
+    Some(match copied {
+        Some(source) => format!(
+            "{} has changed since the host started, which uses a copy of it, as every mounted file; \
+             restart the host.{problem}",
+            source.display()
+        ),
+        None => format!(
+            "{FILE} has changed since the host started, and router instances that start now read the \
+             new file; restart the host.{problem}"
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -280,9 +302,16 @@ mod tests {
             )
         };
         let known = Experiments::parse(&file(0.5)).unwrap();
-        assert_eq!(changed(&known, &format!("# a comment\n{}", file(0.5))), None);
-        assert!(changed(&known, &file(0.25)).unwrap().ends_with("restart the host."));
-        assert!(changed(&known, "[").unwrap().contains("It is invalid: line 1"));
+        let in_place = |text: String| changed(&known, Ok(text), None);
+        assert_eq!(in_place(format!("# a comment\n{}", file(0.5))), None);
+        assert!(in_place(file(0.25)).unwrap().ends_with("restart the host."));
+        assert!(in_place("[".into()).unwrap().contains("It is invalid: line 1"));
+        let source = Some(Path::new("config/experiments.toml"));
+        assert_eq!(changed(&known, Ok(file(0.5)), source), None);
+        let problem = changed(&known, Ok(file(0.25)), source).unwrap();
+        assert!(problem.starts_with("config/experiments.toml has changed"), "{problem}");
+        let gone = changed(&known, Err(io::ErrorKind::NotFound.into()), source).unwrap();
+        assert!(gone.contains("It cannot be read: "), "{gone}");
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use spinfer_tests::{Launch, Manifest, Redis, Spinfer, run, wait_until};
 
 use super::{BY_HEADER, ExperimentApp, GRANTS, experiment, treated, up};
@@ -210,6 +212,26 @@ fn numbers_of_an_experiment_with_other_variants_do_not_count() {
     requests(&spinfer, 0);
 }
 
+/// A host whose router has these `files`.
+fn up_with_files(source: &Path, destination: &str) -> Spinfer {
+    let files = format!(
+        "files = [{{ source = \"{}\", destination = \"{destination}\" }}]\n{GRANTS}",
+        source.display()
+    );
+    let manifest = Manifest::default()
+        .with("/v2/models/...", "ab-router", "ab_router", &files)
+        .with("/one/...", "one", "probe", "environment = { NAME = \"one\" }")
+        .with("/two/...", "two", "probe", "environment = { NAME = \"two\" }");
+    let config = "[key_value_store.default]\ntype = \"memory\"\n";
+    Launch::new(&manifest).admin().runtime_config(config).up()
+}
+
+/// The problem of the first experiment.
+fn problem(spinfer: &Spinfer) -> Option<String> {
+    let listed = spinfer.admin().send("GET", "/experiments", &[], b"").json();
+    listed[0]["problem"].as_str().map(str::to_owned)
+}
+
 /// A mounted folder is read in place: by router instances that start after an edit, not by the host.
 #[test]
 fn edit_of_the_mounted_file_is_a_problem_until_the_host_restarts() {
@@ -217,25 +239,46 @@ fn edit_of_the_mounted_file_is_a_problem_until_the_host_restarts() {
     let file = folder.path().join("experiments.toml");
     let before = experiment("x", BY_HEADER, 0.5);
     std::fs::write(&file, &before).unwrap();
-    let files = format!(
-        "files = [{{ source = \"{}\", destination = \"/\" }}]\n{GRANTS}",
-        folder.path().display()
-    );
-    let manifest = Manifest::default()
-        .with("/v2/models/...", "ab-router", "ab_router", &files)
-        .with("/one/...", "one", "probe", "environment = { NAME = \"one\" }")
-        .with("/two/...", "two", "probe", "environment = { NAME = \"two\" }");
-    let config = "[key_value_store.default]\ntype = \"memory\"\n";
-    let spinfer = Launch::new(&manifest).admin().runtime_config(config).up();
-    let problem = || {
-        let listed = spinfer.admin().send("GET", "/experiments", &[], b"").json();
-        listed[0]["problem"].as_str().map(str::to_owned)
-    };
-    assert_eq!(problem(), None);
+    let spinfer = up_with_files(folder.path(), "/");
+    assert_eq!(problem(&spinfer), None);
     std::fs::write(&file, before.replace("component = \"two\"", "component = \"one\"")).unwrap();
-    assert!(problem().unwrap().contains("has changed since the host started"), "{:?}", problem());
+    let found = problem(&spinfer).unwrap();
+    assert!(found.contains("has changed since the host started"), "{found}");
     spinfer.wait_for_log("has changed since the host started");
     assert!(command(&spinfer, &["show", "x"]).contains("restart the host"));
     std::fs::write(&file, format!("# a comment\n{before}")).unwrap();
-    assert_eq!(problem(), None);
+    assert_eq!(problem(&spinfer), None);
+}
+
+/// The router sees a copy of a file that is mounted alone. The file is a link to one of a folder, as
+/// in a ConfigMap of Kubernetes, which is updated by another folder.
+#[test]
+fn edit_of_a_copied_file_is_a_problem_until_the_host_restarts() {
+    const USERS: usize = 20;
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("experiments.toml");
+    let before = experiment("x", BY_HEADER, 1.0);
+    let publish = |version: &str, text: &str| {
+        let file = folder.path().join(version);
+        std::fs::write(&file, text).unwrap();
+        // Replaced at once: the host looks at any time.
+        let next = folder.path().join("next");
+        std::os::unix::fs::symlink(&file, &next).unwrap();
+        std::fs::rename(&next, &link).unwrap();
+    };
+    publish("1", &before);
+    let spinfer = up_with_files(&link, "/experiments.toml");
+    assert_eq!(problem(&spinfer), None);
+    publish("2", &experiment("x", BY_HEADER, 0.0));
+    std::fs::remove_file(folder.path().join("1")).unwrap();
+    let found = problem(&spinfer).unwrap();
+    assert!(found.contains("which uses a copy of it"), "{found}");
+    assert!(found.starts_with(&*link.to_string_lossy()), "{found}");
+    spinfer.wait_for_log("which uses a copy of it");
+    assert!(treated(&spinfer.client(), "x", USERS).is_empty(), "the copy applies");
+    publish("3", &format!("# a comment\n{before}"));
+    assert_eq!(problem(&spinfer), None);
+    std::fs::remove_file(&link).unwrap();
+    let found = problem(&spinfer).unwrap();
+    assert!(found.contains("It cannot be read: "), "{found}");
 }

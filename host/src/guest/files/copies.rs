@@ -78,8 +78,8 @@ fn mount(files: &Files, folder: &Path) -> Result<Mounts> {
         let root = folder.join(index.to_string());
         std::fs::create_dir_all(&root)?;
         for (path, source) in copies {
-            copy(source, &root.join(path))
-                .with_context(|| format!("cannot copy {}", source.display()))?;
+            copy(&source.real, &root.join(path))
+                .with_context(|| format!("cannot copy {}", source.real.display()))?;
         }
         mounts.add(destination.clone(), root);
     }

@@ -33,7 +33,18 @@ const BY_SEGMENT: MatchOptions = MatchOptions {
 pub struct Files {
     pub folders: Mounts,
     /// Destination -> path in it -> file to copy.
-    copies: BTreeMap<String, BTreeMap<PathBuf, PathBuf>>,
+    copies: BTreeMap<String, FilesToCopy>,
+}
+
+type FilesToCopy = BTreeMap<PathBuf, FileToCopy>;
+
+/// A file to copy.
+#[derive(Clone, Debug)]
+struct FileToCopy {
+    /// As the manifest names it: it may be a link, which can lead elsewhere later.
+    named: PathBuf,
+    /// Without links.
+    real: PathBuf,
 }
 
 /// A problem, with the index of the entry of `files` if it is that of an entry.
@@ -82,6 +93,16 @@ impl Files {
     #[must_use]
     pub fn has_copies(&self) -> bool {
         !self.copies.is_empty()
+    }
+
+    /// The file of which the component sees a copy at `path`, which is absolute; `None` if it sees
+    /// none there, or the file itself.
+    #[must_use]
+    pub fn copied_from(&self, path: &str) -> Option<&Path> {
+        self.copies.iter().find_map(|(destination, copies)| {
+            let path = path.strip_prefix(destination.as_str())?.strip_prefix('/')?;
+            Some(copies.get(Path::new(path))?.named.as_path())
+        })
     }
 }
 
@@ -187,14 +208,12 @@ impl FileEntry {
     }
 
     /// Adds the files of the entry to `copies`, by their paths in the destination.
-    fn list(
-        &self,
-        base: &Path,
-        exclude: &Exclude,
-        copies: &mut BTreeMap<PathBuf, PathBuf>,
-    ) -> Result<()> {
+    fn list(&self, base: &Path, exclude: &Exclude, copies: &mut FilesToCopy) -> Result<()> {
         match &self.what {
-            FileContent::File(source, name) => add(copies, name.clone(), source.canonicalize()?),
+            FileContent::File(source, name) => {
+                let copied = FileToCopy { named: source.clone(), real: source.canonicalize()? };
+                add(copies, name.clone(), copied)
+            }
             FileContent::Folder(folder) => {
                 let prefix = match (folder.strip_prefix(base), exclude.0.is_empty()) {
                     (Ok(prefix), _) => prefix,
@@ -238,27 +257,29 @@ fn walk(
     from: &Path,
     root: &Path,
     wanted: impl Fn(&Path) -> bool,
-    copies: &mut BTreeMap<PathBuf, PathBuf>,
+    copies: &mut FilesToCopy,
 ) -> Result<()> {
     for entry in WalkDir::new(from).sort_by_file_name() {
         let entry = entry?;
         let path = entry.path().strip_prefix(root)?;
         if entry.path().is_file() && wanted(path) {
-            add(copies, path.to_owned(), within(entry.path(), root)?)?;
+            let (named, real) = (entry.path().to_owned(), within(entry.path(), root)?);
+            add(copies, path.to_owned(), FileToCopy { named, real })?;
         }
     }
     Ok(())
 }
 
-fn add(copies: &mut BTreeMap<PathBuf, PathBuf>, path: PathBuf, source: PathBuf) -> Result<()> {
+fn add(copies: &mut FilesToCopy, path: PathBuf, source: FileToCopy) -> Result<()> {
     if copies.len() >= MAX_FILES {
         bail!(
             "more than {MAX_FILES} files; mount a folder: {{ source = \"...\", destination = \"/...\" }}"
         );
     }
     match copies.get(&path) {
-        Some(other) if *other != source => {
-            bail!("{} and {} would both be /{}", other.display(), source.display(), path.display())
+        Some(other) if other.real != source.real => {
+            let (other, source) = (other.real.display(), source.real.display());
+            bail!("{other} and {source} would both be /{}", path.display())
         }
         _ => {
             copies.insert(path, source);

@@ -42,6 +42,23 @@ const TREE: [&str; 6] =
     ["a/one.txt", "a/two.md", "a/deep/three.txt", "a/secret/key", "b.txt", "[odd]"];
 
 #[test]
+fn copied_file_has_its_source_as_the_manifest_names_it() {
+    let dir = folder(&TREE);
+    std::os::unix::fs::symlink(dir.path().join("b.txt"), dir.path().join("link")).unwrap();
+    let source = |files: &str, path: &str| {
+        let files = Files::resolve(&component(files), dir.path()).unwrap();
+        let source = files.copied_from(path)?.strip_prefix(dir.path()).unwrap();
+        Some(source.display().to_string())
+    };
+    let link = "files = [{ source = 'link', destination = '/x/c.txt' }]";
+    assert_eq!(source(link, "/x/c.txt").as_deref(), Some("link"));
+    assert_eq!(source(link, "/c.txt"), None);
+    assert_eq!(source("files = ['a/*.txt']", "/a/one.txt").as_deref(), Some("a/one.txt"));
+    let folder = "files = [{ source = 'a', destination = '/' }]";
+    assert_eq!(source(folder, "/one.txt"), None, "read in place");
+}
+
+#[test]
 fn files_are_mounted_at_their_destinations() {
     let dir = folder(&TREE);
     for (files, expected) in [
