@@ -382,6 +382,7 @@ mod tests {
             mode: _,
             sinks,
             on_request,
+            runs: _,
         } = config.prediction_log;
         assert_eq!(sinks[0].name, "stdout");
         assert_eq!((enabled, retention.max_size, queue), (true, 2 << 20, 9));

@@ -60,6 +60,7 @@ impl ServedAssignment {
             propensity: self.propensity,
             failed_over: self.failed_over.as_ref().map(|arm| Arc::clone(&arm.variant)),
             covariate: arm.covariate.clone(),
+            run: Arc::clone(&arm.run),
         })
     }
 

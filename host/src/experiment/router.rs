@@ -59,6 +59,8 @@ pub struct Arm {
     headers: [HeaderValue; 2],
     /// Name of the input that is the covariate of the metric.
     pub covariate: Option<Arc<str>>,
+    /// Digest of the experiment; empty for one that is not in the mounted file.
+    pub run: Arc<str>,
     /// Requests assigned to the variant.
     pub assignments: Counter,
     /// Outcomes of those of units that were assigned by chance.
@@ -73,11 +75,11 @@ pub struct Arm {
 pub struct ShadowCounts {
     /// A permit for each copy in flight.
     pub permits: Arc<Semaphore>,
-    /// ShadowCounts with a response other than 5xx.
+    /// Copies with a response other than 5xx.
     pub served: Counter,
-    /// ShadowCounts with a 5xx response, or without one.
+    /// Copies with a 5xx response, or without one.
     pub failed: Counter,
-    /// ShadowCounts not sent: too many in flight, or a streamed body.
+    /// Copies not sent: too many in flight, or a streamed body.
     pub skipped: Counter,
     /// Comparisons with the responses of the variants that served the clients.
     pub agreement: Agreement,
@@ -108,6 +110,7 @@ impl Arm {
             component: component.to_owned(),
             headers,
             covariate: None,
+            run: "".into(),
             assignments: Counter::default(),
             outcomes: OutcomeCounters::default(),
             failed_over: Counter::default(),
@@ -145,9 +148,11 @@ impl ExperimentRouter {
         let arms = |experiment: &Experiment| {
             let covariate = experiment.metric.as_ref().and_then(|metric| metric.covariate.as_ref());
             let covariate: Option<Arc<str>> = covariate.map(|name| name.as_str().into());
+            let run: Arc<str> = experiment.digest().into();
             let arms = experiment.variants.iter().map(|variant| {
                 let arm = Arm::new(&experiment.name, &variant.name, &variant.component)?;
-                Ok(Arc::new(Arm { covariate: covariate.clone(), ..arm }))
+                let (covariate, run) = (covariate.clone(), Arc::clone(&run));
+                Ok(Arc::new(Arm { covariate, run, ..arm }))
             });
             Ok((experiment.name.clone(), arms.collect::<Result<_>>()?))
         };

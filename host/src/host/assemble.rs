@@ -374,7 +374,7 @@ fn is_logged(app: &App, components: &Components) -> bool {
 
 /// The prediction log, if it is enabled and a component appends to it.
 fn open_prediction_log(
-    Assembly { app, components, .. }: &Assembly<'_>,
+    Assembly { app, components, routers, .. }: &Assembly<'_>,
     drift: &Arc<Monitor>,
 ) -> Result<Option<Arc<PredictionLog>>> {
     if !is_logged(app, components) {
@@ -387,7 +387,10 @@ fn open_prediction_log(
     let logging = components.iter().filter(|(_, one)| one.component.logs_predictions());
     let modes = logging.map(|(id, _)| app.components[id].prediction_log.mode);
     let mode = modes.max().unwrap_or_default();
-    let settings = PredictionLogSettings { mode, ..app.prediction_log.clone() };
+    let experiments = routers.values().flat_map(|router| router.experiments());
+    let runs = experiments.map(|experiment| (experiment.name.clone(), experiment.digest()));
+    let settings =
+        PredictionLogSettings { mode, runs: runs.collect(), ..app.prediction_log.clone() };
     let log = PredictionLog::open(&app.state_folder, settings, models, observers)?;
     Ok(Some(log))
 }

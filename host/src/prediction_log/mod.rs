@@ -54,6 +54,7 @@ pub mod reader;
 pub mod sinks;
 pub mod stats;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,13 +102,15 @@ pub struct PredictionLogSettings {
     pub on_request: bool,
     /// What receives the log in addition to its file.
     pub sinks: Vec<SinkSettings>,
+    /// Digest of each experiment that the application has, by name.
+    pub runs: BTreeMap<String, String>,
 }
 
 impl Default for PredictionLogSettings {
     fn default() -> Self {
         let (retention, mode) = (Retention::default(), LogMode::default());
-        let sinks = Vec::new();
-        Self { enabled: true, retention, queue: 65_536, mode, sinks, on_request: true }
+        let (sinks, runs) = (Vec::new(), BTreeMap::new());
+        Self { enabled: true, retention, queue: 65_536, mode, sinks, on_request: true, runs }
     }
 }
 
@@ -252,6 +255,7 @@ impl PredictionLog {
             models,
             observers,
             sinks: Arc::clone(sinks.state()),
+            runs: settings.runs,
         };
         std::thread::Builder::new()
             .name("prediction-log".into())

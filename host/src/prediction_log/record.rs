@@ -89,6 +89,9 @@ pub struct Exposure {
     pub failed_over: Option<Arc<str>>,
     /// Name of the input that is the covariate of the experiment's metric.
     pub covariate: Option<Arc<str>>,
+    /// Digest of the experiment among those that had its name; empty for one that the host does not
+    /// know.
+    pub run: Arc<str>,
 }
 
 impl Exposure {
@@ -103,6 +106,7 @@ impl Exposure {
             propensity: None,
             failed_over: None,
             covariate: None,
+            run: "".into(),
         }
     }
 }

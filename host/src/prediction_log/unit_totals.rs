@@ -21,6 +21,8 @@ pub const SETTLING: u64 = 5_000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnitQuery {
     pub experiment: String,
+    /// Digest of the experiment: units of an earlier one of this name do not count.
+    pub run: String,
     /// The periods, the present one last.
     pub epochs: Vec<Epoch>,
     /// The metric of the verdict, and those of guardrails.
@@ -50,9 +52,9 @@ pub struct VariantUnits {
 const FILE: &str = "SELECT id FROM experiment_file ORDER BY created, id LIMIT 1";
 /// Units of an experiment without a covariate are given the mean of the others.
 const MEAN_COVARIATE: &str =
-    "SELECT coalesce(avg(covariate), 0.0) FROM experiment_units WHERE experiment = ?1";
+    "SELECT coalesce(avg(covariate), 0.0) FROM experiment_units WHERE experiment = ?1 AND run = ?2";
 const UNITS: &str = "SELECT variant, first, predictions, covariate, labels, correct, numbers,
-    absolute_error, rewards, reward FROM experiment_units WHERE experiment = ?1 AND first >= ?2";
+    absolute_error, rewards, reward FROM experiment_units WHERE experiment = ?1 AND run = ?2 AND first >= ?3";
 
 /// Reads the totals of the units in the file at `path`; `None` if there is no file yet.
 ///
@@ -68,13 +70,14 @@ fn totals(
     connection: &Connection,
     query: &UnitQuery,
 ) -> rusqlite::Result<BTreeMap<String, VariantUnits>> {
-    let UnitQuery { experiment, epochs, metrics } = query;
-    let covariate: f64 = connection.query_row(MEAN_COVARIATE, [experiment], |row| row.get(0))?;
+    let UnitQuery { experiment, run, epochs, metrics } = query;
+    let covariate = connection.query_row(MEAN_COVARIATE, [experiment, run], |row| row.get(0));
+    let covariate: f64 = covariate?;
     let start = epochs.first().map_or(0, |epoch| epoch.from).saturating_mul(1000);
     let start = i64::try_from(start).unwrap_or(i64::MAX);
     let mut totals: BTreeMap<String, VariantUnits> = BTreeMap::new();
     let mut statement = connection.prepare(UNITS)?;
-    let mut rows = statement.query(params![experiment, start])?;
+    let mut rows = statement.query(params![experiment, run, start])?;
     while let Some(row) = rows.next()? {
         let variant = row.get_ref(0)?.as_str()?;
         let Some(epoch) = epoch_of(row.get(1)?, epochs) else { continue };

@@ -2,6 +2,7 @@
 //! keeps the records that their components want kept, and drops and counts the others. It logs the
 //! first failure, and retries with exponential backoff.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::retention::{self, Retention, RetentionClock};
 use super::schema::SchemaError;
 use super::settings::LogMode;
 use super::sinks::SinksState;
-use super::store::{Durability, LogStore, WrittenBatch};
+use super::store::{Durability, LogStore, WrittenBatch, units};
 use super::times::micros;
 use super::{Commits, LogState, Observer};
 use crate::process::priority::lower_priority;
@@ -39,6 +40,7 @@ pub(super) struct LogWriter {
     pub(super) models: Vec<ModelInfo>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
     pub(super) sinks: Arc<SinksState>,
+    pub(super) runs: BTreeMap<String, String>,
 }
 
 /// The writer's state.
@@ -107,7 +109,7 @@ impl Work {
     /// The file, which is opened first if necessary.
     fn open(&mut self) -> Result<&mut LogStore, SchemaError> {
         if self.store.is_none() {
-            let LogWriter { path, models, shared, sinks, .. } = &self.writer;
+            let LogWriter { path, models, shared, sinks, runs, .. } = &self.writer;
             if self.lock.is_none() {
                 self.lock = Some(HostLock::of_host(path.parent().unwrap_or(Path::new("")))?);
             }
@@ -116,6 +118,7 @@ impl Work {
                 recovery::check(&mut store.connection)?;
                 self.checked = true;
             }
+            units::forget_earlier_runs(&store.connection, runs)?;
             if self.clock.is_none() {
                 let system = micros(SystemTime::now());
                 let last = retention::last_time(&store.connection)?;

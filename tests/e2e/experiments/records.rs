@@ -2,6 +2,7 @@
 //! a shadow agrees.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use spinfer_tests::{Spinfer, run, wait_until};
@@ -9,11 +10,11 @@ use spinfer_tests::{Spinfer, run, wait_until};
 use super::ramps::command;
 use super::{ExperimentApp, GRANTS};
 
-const PREDICT: &str = "/v2/models/iris/predict";
-const SETOSA: &[u8] = br#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+pub(super) const PREDICT: &str = "/v2/models/iris/predict";
+pub(super) const SETOSA: &[u8] = br#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 
 /// An experiment of two versions of the iris classifier, with these keys, and variants in addition.
-fn iris(keys: &str, more: &str) -> ExperimentApp {
+pub(super) fn iris(keys: &str, more: &str) -> ExperimentApp {
     let experiments = format!(
         "[experiments.iris]\nmodel = \"iris\"\nunit = {{ header = \"x-user-id\" }}\n\
          force = \"x-variant\"\n{keys}\n\
@@ -102,6 +103,52 @@ fn records_have_the_hashed_unit_and_the_propensity_of_their_variant() {
     let line = format!(",control,{},0.75,,", control["unit"].as_str().unwrap());
     assert!(csv.contains(&line), "{csv}");
     assert!(!csv.contains("@example.com"), "no unit is logged in plain text");
+}
+
+#[test]
+fn units_of_an_earlier_experiment_of_the_same_name_count_anew() {
+    const USERS: u64 = 30;
+    let state = tempfile::tempdir().unwrap();
+    let folder = state.path().to_str().unwrap();
+    let node = |treatment: &str| {
+        let mut application = iris("", "");
+        application.config.clear();
+        application.manifest = application.manifest.with_iris("iris-3", 2, "/iris-3/...", "");
+        let component = format!("component = \"{treatment}\"");
+        application.replace("component = \"iris-2\"", &component).up_in(folder)
+    };
+    let units = |spinfer: &Spinfer| {
+        let shown = spinfer.admin().send("GET", "/experiments/iris", &[], b"").json();
+        let variants = shown["assessment"]["variants"].as_array()?.clone();
+        variants.iter().map(|variant| variant["units"].as_u64()).sum::<Option<u64>>()
+    };
+    let all_predict = |spinfer: &Spinfer| {
+        for user in 0..USERS {
+            predict(spinfer, &[("x-user-id", &format!("user-{user}"))]);
+        }
+        wait_until("each unit counts", || units(spinfer) == Some(USERS));
+    };
+    let started = |spinfer: &Spinfer, times: usize| {
+        let journal = spinfer.admin().send("GET", "/experiments/iris/journal", &[], b"").json();
+        let entries = journal.as_array().unwrap().iter();
+        let entries: Vec<_> = entries.filter(|entry| entry["kind"] == "started").collect();
+        (entries.len() == times).then(|| entries[times - 1]["time"].as_u64().unwrap())
+    };
+    let spinfer = node("iris-2");
+    all_predict(&spinfer);
+    drop(spinfer);
+    // Other variants, and those of the beginning again.
+    for (times, treatment) in [(1, "iris-3"), (2, "iris-2")] {
+        let spinfer = node(treatment);
+        wait_until("the experiment starts anew", || started(&spinfer, times).is_some());
+        wait_until("nothing counts", || units(&spinfer) == Some(0));
+        let start = Duration::from_millis(started(&spinfer, times).unwrap());
+        wait_until("the allocations are settled", || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            now > start + Duration::from_secs(5)
+        });
+        all_predict(&spinfer);
+    }
 }
 
 #[test]

@@ -347,6 +347,7 @@ impl<'h> Supervised<'h> {
                 .requests
                 .iter()
                 .map(|(v, requests)| (v.clone(), requests.total.clone()))
+            run: self.experiment.digest(),
                 .collect();
             let before = self.seen.get(id);
             if *id == self.process || before.is_some() {

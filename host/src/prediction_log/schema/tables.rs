@@ -97,6 +97,7 @@ const EXPERIMENTS: &str = "
 CREATE TABLE experiment_units (
     experiment     TEXT NOT NULL,
     unit           TEXT NOT NULL,
+    run            TEXT NOT NULL,
     variant        TEXT NOT NULL,
     first          INTEGER NOT NULL,
     last           INTEGER NOT NULL,

@@ -4,6 +4,11 @@
 //!
 //! A unit belongs to the variant of its first record. Records under another variant, after a ramp
 //! has moved the unit, do not count: to leave such units out would favour those that never return.
+//!
+//! A row is of one run of its experiment. When the experiment is restarted under its name with other
+//! variants, the rows of the earlier run are removed, and feedback of its records does not count.
+
+use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use uuid::Uuid;
@@ -17,19 +22,33 @@ use crate::prediction_log::times::micros;
 const MAX_UNITS: u32 = 1_000_000;
 
 const EXPOSE: &str = "INSERT INTO experiment_units
-    (experiment, unit, variant, first, last, predictions, covariate)
-    VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6)
+    (experiment, unit, variant, first, last, predictions, covariate, run)
+    VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7)
     ON CONFLICT DO UPDATE SET predictions = predictions + ?5, last = max(last, ?4),
         first = min(first, ?4)
     WHERE variant = ?3";
-const FIND_UNIT: &str = "SELECT unit, failed_over FROM predictions
+const FIND_UNIT: &str = "SELECT unit, failed_over, time FROM predictions
     WHERE id = ?1 AND row = ?2 AND unit IS NOT NULL
         AND (propensity IS NOT NULL OR failed_over IS NOT NULL)";
+/// A record from before the first of the unit is one of an earlier run.
 const OBSERVE: &str = "UPDATE experiment_units SET
     labels = labels + ?4, correct = correct + ?5,
     numbers = numbers + ?6, absolute_error = absolute_error + ?7,
     rewards = rewards + ?8, reward = reward + ?9
-    WHERE experiment = ?1 AND unit = ?2 AND variant = ?3";
+    WHERE experiment = ?1 AND unit = ?2 AND variant = ?3 AND first <= ?10";
+
+/// Removes the units of earlier runs: `runs` has the present one of each experiment.
+pub(in crate::prediction_log) fn forget_earlier_runs(
+    connection: &Connection,
+    runs: &BTreeMap<String, String>,
+) -> rusqlite::Result<()> {
+    let delete = "DELETE FROM experiment_units WHERE experiment = ?1 AND run <> ?2";
+    let mut statement = connection.prepare_cached(delete)?;
+    for (experiment, run) in runs {
+        statement.execute([experiment, run])?;
+    }
+    Ok(())
+}
 
 /// Adds `rows` new records of `entry` to its unit, if a router has drawn its variant. A request that
 /// control served for an unavailable variant belongs to that variant.
@@ -53,7 +72,8 @@ pub(super) fn expose(
         &**variant,
         time,
         rows,
-        covariate
+        covariate,
+        &*exposure.run
     ])?;
     Ok(())
 }
@@ -87,9 +107,9 @@ pub(super) fn observe(
     }
     let mut statement = transaction.prepare_cached(FIND_UNIT)?;
     let found = statement.query_row(params![id.as_bytes(), row], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?))
+        Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, i64>(2)?))
     });
-    let Some((unit, failed_over)) = found.optional()? else { return Ok(()) };
+    let Some((unit, failed_over, time)) = found.optional()? else { return Ok(()) };
     let variant = failed_over.as_ref().unwrap_or(&group.variant);
     let sign = if added { 1 } else { -1 };
     let [mut labels, mut correct, mut numbers, mut rewards] = [0; 4];
@@ -112,7 +132,8 @@ pub(super) fn observe(
         numbers,
         error,
         rewards,
-        reward
+        reward,
+        time
     ])?;
     Ok(())
 }

@@ -12,8 +12,14 @@ fn metric(kind: MetricKind, per: Per, covariate: Option<&str>) -> Metric {
 
 /// Accuracy by unit with a covariate, accuracy by prediction, and rewards by unit.
 fn totals(folder: &Path) -> UnitTotals {
+    totals_of(folder, "")
+}
+
+/// Those of one run of the experiment.
+fn totals_of(folder: &Path, run: &str) -> UnitTotals {
     let query = UnitQuery {
         experiment: "iris".into(),
+        run: run.into(),
         epochs: vec![Epoch::default()],
         metrics: vec![
             metric(MetricKind::Accuracy, Per::Unit, Some("sepal_width")),
@@ -107,6 +113,50 @@ fn unit_belongs_to_its_first_variant_and_to_the_one_that_failed() {
     assert_eq!(control(&totals).units, [1]);
     assert_eq!(control(&totals).moments[0][0].mean_value, 1.0, "the record of the other variant");
     assert_eq!(totals.variants["treatment"].units, [1]);
+}
+
+#[test]
+fn units_of_an_earlier_run_and_late_feedback_of_its_records_do_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let open_run = |run: &str| {
+        let runs = BTreeMap::from([("iris".to_owned(), run.to_owned())]);
+        open_with(path, PredictionLogSettings { runs, ..Default::default() })
+    };
+    let exposed_in = |run: &str, number: u64| {
+        let entry = exposed(number, "a", "control");
+        let mut context = RequestContext::clone(&entry.context);
+        context.exposure.iter_mut().for_each(|exposure| exposure.run = run.into());
+        LogEntry { context: context.into(), ..entry }
+    };
+    let counts = |run: &str| {
+        let totals = totals_of(path, run);
+        let control = totals.variants.get("control");
+        control.map(|of| (of.predictions, of.units[0], of.moments[0][0].n, of.moments[2][0].n))
+    };
+    let log = open_run("one");
+    let early = exposed_in("one", 1);
+    let early_id = early.context.id;
+    assert!(log.append(early) && log.append(exposed_in("one", 2)));
+    feed(&log, vec![item(early_id, label(0), 1)]).unwrap();
+    close(&log);
+    assert_eq!((counts("one"), counts("two")), (Some((2, 1, 1, 0)), None));
+    // The same unit and variant: no count is left, and feedback for a record of the earlier run
+    // neither adds to the new one nor takes from it.
+    let log = open_run("two");
+    let late = exposed_in("two", 3);
+    let late_id = late.context.id;
+    assert!(log.append(late));
+    feed(&log, vec![item(early_id, label(1), 2), item(early_id, Truth::Reward(1.0), 2)]).unwrap();
+    close(&log);
+    assert_eq!((counts("one"), counts("two")), (None, Some((1, 1, 0, 0))));
+    let log = open_run("two");
+    feed(&log, vec![item(late_id, label(0), 3)]).unwrap();
+    close(&log);
+    assert_eq!(counts("two"), Some((1, 1, 1, 0)), "it goes on after a restart");
+    // Back at the first variants.
+    close(&open_run("one"));
+    assert_eq!((counts("one"), counts("two")), (None, None));
 }
 
 #[test]
