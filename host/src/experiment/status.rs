@@ -14,6 +14,9 @@ use super::router::ExperimentRouter;
 use super::supervisor::{PastLook, first_of_new_run, looks_key};
 use super::{FILE, STORE};
 
+/// The share of one of the 10,000 buckets of units: a smaller one has none.
+const BUCKET: f64 = 1e-4;
+
 /// The current status of an experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExperimentStatus {
@@ -289,15 +292,39 @@ fn apply(
     }
     if !allocations.is_empty() {
         after = after.ramp(experiment, allocations).map_err(ChangeError::Invalid)?;
-        check_minimum(experiment, &after)?;
+        check_ramp(experiment, &after)?;
     }
     after.allocations(experiment).map_err(ChangeError::Invalid)?;
     Ok(after)
 }
 
-/// Checks that no variant of a bandit that is in traffic has less than the minimum allocation.
-fn check_minimum(experiment: &Experiment, change: &Change) -> Result<(), ChangeError> {
-    let Kind::Bandit { minimum_allocation: minimum } = experiment.kind else { return Ok(()) };
+/// Checks the allocations after a ramp by the kind of the experiment.
+fn check_ramp(experiment: &Experiment, change: &Change) -> Result<(), ChangeError> {
+    let share = |name: &str| change.allocations.get(name).copied().unwrap_or(0.0);
+    match &experiment.kind {
+        Kind::Bandit { minimum_allocation } => {
+            check_minimum(experiment, change, *minimum_allocation)
+        }
+        Kind::Canary { .. } if share(CONTROL) + SUM_TOLERANCE < BUCKET => {
+            let name = &experiment.name;
+            let mut treatments = experiment.assignable().map(|(_, variant)| &variant.name);
+            let treatment = treatments.find(|name| *name != CONTROL).map_or("", String::as_str);
+            Err(ChangeError::Invalid(format!(
+                "experiment `{name}` is a canary: without units of `{CONTROL}` its steps are skipped, \
+                 and no guardrail can compare; `spinfer experiment promote {name} {treatment}` ends it \
+                 with `{treatment}` for all units, and a ramp takes at most 0.9999"
+            )))
+        }
+        Kind::Canary { .. } | Kind::Experiment | Kind::Shadow => Ok(()),
+    }
+}
+
+/// Checks that no variant of a bandit that is in traffic has less than the `minimum` allocation.
+fn check_minimum(
+    experiment: &Experiment,
+    change: &Change,
+    minimum: f64,
+) -> Result<(), ChangeError> {
     for (_, Variant { name, .. }) in experiment.assignable() {
         let share = change.allocations.get(name).copied().unwrap_or(0.0);
         if share + SUM_TOLERANCE < minimum && !change.rolled_back.contains_key(name) {
@@ -522,6 +549,32 @@ mod tests {
             let error = ramp(share).unwrap_err().to_string();
             assert!(error.contains("below the minimum_allocation of the bandit, 0.1"), "{error}");
         }
+    }
+
+    #[test]
+    fn ramp_of_a_canary_that_leaves_control_no_units_is_refused_with_the_command_that_does_so() {
+        let text = "[experiments.iris]\nmodel = \"iris\"\nunit = { header = \"a\" }\n\
+            kind = \"canary\"\nsteps = [{ allocation = 0.1, hold = \"1h\" }]\n\
+            variants = [{ name = \"control\", component = \"a\" }, \
+            { name = \"treatment\", component = \"b\" }]\n";
+        let canary = Experiments::parse(text).unwrap().get("iris").unwrap().clone();
+        let update =
+            |json: &str| apply(&canary, &Change::default(), &serde_json::from_str(json).unwrap());
+        for json in [
+            r#"{"allocations": {"treatment": 1}}"#,
+            r#"{"allocations": {"treatment": 0.99999}}"#,
+            r#"{"allocations": {"control": 0, "treatment": 1}}"#,
+            r#"{"allocations": {"treatment": 1}, "stopped": false}"#,
+        ] {
+            let error = update(json).unwrap_err();
+            assert!(matches!(&error, ChangeError::Invalid(_)), "{error}");
+            let part = "`spinfer experiment promote iris treatment` ends it";
+            assert!(error.to_string().contains(part), "{json}: {error}");
+        }
+        let ramped = update(r#"{"allocations": {"treatment": 0.9999}}"#).unwrap();
+        assert_eq!(ramped.allocations["control"], 0.0001);
+        let promoted = update(r#"{"stopped": true, "winner": "treatment"}"#).unwrap();
+        assert_eq!(promoted.winner.as_deref(), Some("treatment"));
     }
 
     #[test]
