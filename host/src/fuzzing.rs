@@ -13,6 +13,7 @@ use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use serde::de::IgnoredAny;
 use spinfer_backend::{Tensor, TensorInfo, TensorType};
+use spinfer_experiment::progress::Epoch;
 use spinfer_experiment::{CONTROL, Change, Experiments, Router as ExperimentRouter, Subject};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::runtime::Runtime;
@@ -24,6 +25,8 @@ use crate::config::outbound_hosts::{OutboundHost, OutboundHosts};
 use crate::config::runtime_config;
 use crate::config::template::Template;
 use crate::config::variables::Provider;
+use crate::experiment::assessment::{Assessment, assess, moments_name, unit_metrics};
+use crate::experiment::nodes::{AllCounts, SourceCounts, VariantRequests};
 use crate::http::authority::Authority;
 use crate::http::content_encoding::{AcceptEncoding, Coding, Decoder};
 use crate::http::route::{Pattern, Router};
@@ -147,6 +150,33 @@ pub fn experiment_change(data: &[u8]) {
     let live = router.get(0).expect("the experiment");
     let subject = Subject { unit: Some(b"ann"), ..Subject::default() };
     live.assign(&subject).expect("nothing is forced");
+}
+
+/// The counts of another host, as stored: those that are accepted are accepted again after they are
+/// written, and together with those of more hosts every number of the assessment is finite.
+pub fn experiment_counts(data: &[u8]) {
+    const FILE: &str = "[experiments.iris]\nmodel = \"iris\"\nunit = { header = \"a\" }\n\
+        metric = { kind = \"accuracy\", covariate = \"age\", margin = 0.1 }\nminimum_sample = 2\n\
+        [[experiments.iris.variants]]\nname = \"control\"\ncomponent = \"a\"\nallocation = 0.5\n\
+        [[experiments.iris.variants]]\nname = \"treatment\"\ncomponent = \"b\"\nallocation = 0.5\n";
+    let Some(counts) = SourceCounts::parse(data) else { return };
+    let json = serde_json::to_vec(&counts).expect("counts are JSON");
+    assert!(SourceCounts::parse(&json).is_some());
+    for VariantRequests { total, .. } in counts.requests.values() {
+        assert!(total.error_moments().is_valid() && total.latency_moments().is_valid());
+        assert_eq!(total.since(total).requests(), 0);
+    }
+    let experiments = Experiments::parse(FILE).expect("a valid file");
+    let experiment = experiments.get("iris").expect("it is in the file");
+    let shares = Change::default().shares(experiment);
+    let epochs = [0, 1_000].map(|from| Epoch { from, shares: shares.clone() });
+    let change = Change { epochs: epochs.to_vec(), ..Change::default() };
+    let metrics: Vec<String> = unit_metrics(experiment).iter().map(moments_name).collect();
+    let all = AllCounts::merge([&counts, &counts].into_iter(), &epochs, &metrics);
+    let found = assess(experiment, &change, &epochs, &all, Vec::new(), (2_000, Duration::ZERO));
+    let json = serde_json::to_string(&found).expect("an assessment is JSON");
+    // A number that is not finite is written as null.
+    serde_json::from_str::<Assessment>(&json).expect("every number is finite");
 }
 
 /// A `.env` file.
@@ -371,6 +401,6 @@ mod tests {
     briefly! {
         spin_toml template outbound_host authority route runtime_config dotenv model_settings cache_control
         labels example bind preface body feedback_body redis_reply stream_entry content_encoding experiments_toml
-        experiment_change postgres_value postgres_messages
+        experiment_change experiment_counts postgres_value postgres_messages
     }
 }

@@ -142,7 +142,7 @@ pub struct LabelMean {
 
 /// The metrics that are aggregated by unit: that of the verdict first, if it is one of them, then
 /// all, for guardrails and for display.
-pub(super) fn unit_metrics(experiment: &Experiment) -> Vec<Metric> {
+pub(crate) fn unit_metrics(experiment: &Experiment) -> Vec<Metric> {
     let plain = |kind| Metric { kind, per: Per::Unit, margin: None, covariate: None };
     let all = [MetricKind::Accuracy, MetricKind::ValueError, MetricKind::Reward].map(plain);
     let own = experiment.metric.iter().filter(|metric| !of_requests(metric.kind)).cloned();
@@ -150,6 +150,18 @@ pub(super) fn unit_metrics(experiment: &Experiment) -> Vec<Metric> {
 }
 
 /// Whether a metric is counted where requests are served, and not from the log.
+/// What the moments of `metric` are of, as hosts tell each other: `accuracy per unit with age`.
+pub(crate) fn moments_name(metric: &Metric) -> String {
+    let per = match metric.per {
+        Per::Unit => "unit",
+        Per::Prediction => "prediction",
+    };
+    match &metric.covariate {
+        Some(covariate) => format!("{} per {per} with {covariate}", metric.kind),
+        None => format!("{} per {per}", metric.kind),
+    }
+}
+
 fn of_requests(kind: MetricKind) -> bool {
     matches!(kind, MetricKind::ErrorRate | MetricKind::Latency)
 }
@@ -195,14 +207,15 @@ fn settings(experiment: &Experiment, metric: &Metric) -> VerdictSettings {
     }
 }
 
-/// Assesses `experiment` by the `counts` of all nodes.
-pub(super) fn assess(
+/// Assesses `experiment` by the `counts` of all nodes, at `time`, in milliseconds of Unix time, with
+/// the time for which the step of a canary has been `held`.
+pub(crate) fn assess(
     experiment: &Experiment,
     change: &Change,
     epochs: &[Epoch],
     counts: &AllCounts,
     guardrails: Vec<GuardrailStatus>,
-    time: u64,
+    (time, held): (u64, Duration),
 ) -> Assessment {
     let variants: Vec<&Variant> = experiment.assignable().map(|(_, variant)| variant).collect();
     let treatments: Vec<&Variant> =
@@ -218,6 +231,8 @@ pub(super) fn assess(
         let all: Vec<Strata> = treatments.iter().map(|variant| strata(&variant.name)).collect();
         let found = comparisons(&strata(CONTROL), &all, &settings);
         (decide(&found, &settings), found)
+        // A covariate or a size of almost 0 leaves no number.
+        let found: Vec<_> = found.into_iter().map(|one| one.filter(is_finite)).collect();
     });
     let (decision, found) = match compared {
         Some((decision, found)) => (Some(decision), found),
@@ -238,10 +253,10 @@ pub(super) fn assess(
         }
         _ => None,
     };
-    let step_ends = match (&experiment.kind, change.step) {
+    let step_left = match (&experiment.kind, change.step) {
         (Kind::Canary { steps }, Some(step)) => steps.get(step.index).map(|current| {
-            let hold = u64::try_from(current.hold.as_millis()).unwrap_or(u64::MAX);
-            step.since.saturating_add(hold)
+            let left = current.hold.saturating_sub(held);
+            u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
         }),
         _ => None,
     };
@@ -252,7 +267,7 @@ pub(super) fn assess(
     let covariate = adjusted.and_then(|metric| metric.covariate.clone());
     Assessment {
         time,
-        step_ends,
+        step_left,
         covariate,
         verdict,
         metric: experiment.metric.as_ref().map(|metric| metric.kind.to_string()),
@@ -267,6 +282,11 @@ pub(super) fn assess(
 }
 
 fn variant_assessment(
+fn is_finite(comparison: &Comparison) -> bool {
+    let Comparison { means, difference: Interval { estimate, lower, upper }, .. } = comparison;
+    means.iter().chain([estimate, lower, upper]).all(|number| number.is_finite())
+}
+
     name: &str,
     counts: &AllCounts,
     metrics: &[Metric],
@@ -290,7 +310,7 @@ fn variant_assessment(
         predictions: units.map_or(0, |units| units.predictions),
         units: units.map_or(0, |units| units.units.iter().sum()),
         requests: requests.map_or(0, |total| total.requests()),
-        errors: requests.map_or(0, |total| total.errors),
+        errors: requests.map_or(0, |total| total.errors.min(total.requests())),
         latency,
         means: means.collect(),
         comparison,

@@ -133,6 +133,7 @@ fn journal_key(experiment: &str) -> String {
     format!("{}/journal", key(experiment))
 }
 
-fn to_json(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+/// The stored form of `value`.
+pub(super) fn to_json(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(|error| StoreError(error.to_string()))
 }

@@ -11,7 +11,7 @@ pub mod assignment;
 pub mod check;
 pub mod guardrails;
 pub mod ledger;
-mod nodes;
+pub(crate) mod nodes;
 pub mod outcomes;
 pub mod router;
 mod signature;

@@ -151,6 +151,12 @@ impl OutcomeCounts {
         self.buckets.iter().skip(bucket + 1).fold(0, |sum, count| sum.saturating_add(*count))
     }
 
+    /// Whether it has a count for each bucket, or none at all.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        [0, BUCKETS].contains(&self.buckets.len())
+    }
+
     /// Adds `other`.
     pub fn add(&mut self, other: &Self) {
         self.zip(other, u64::saturating_add);

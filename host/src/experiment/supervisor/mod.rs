@@ -19,8 +19,8 @@ use spinfer_statistics::verdict::Strata;
 use tracing::warn;
 
 use super::assessment::{
-    Assessment, VerdictState, assess, breach, number, percent, unit_count, unit_metrics,
-    unit_strata,
+    Assessment, VerdictState, assess, breach, moments_name, number, percent, unit_count,
+    unit_metrics, unit_strata,
 };
 use super::guardrails::{GuardrailState, GuardrailStatus, LookInput, Watch};
 use super::ledger::{commit, event, now, record, update};
@@ -318,23 +318,26 @@ impl<'h> Supervised<'h> {
             let (errors, latencies) = (moments(0), moments(1));
             (variant.clone(), VariantRequests { total: total.clone(), errors, latencies })
         });
-        let requests = SourceCounts {
-            epochs: starts.clone(),
-            units: BTreeMap::new(),
-            requests: requests.collect(),
-        };
+        let requests = requests.collect();
+        let requests = SourceCounts { epochs: starts, requests, ..SourceCounts::default() };
         let mut own = BTreeMap::from([(self.process.clone(), requests)]);
         if let Some(UnitTotals { file, variants }) = &self.units {
             let units = variants.clone();
-            let counts = SourceCounts { epochs: starts, units, requests: BTreeMap::new() };
-            own.insert(file.clone(), counts);
+            let requests = BTreeMap::new();
+            let (epochs, metrics) = (self.units_of.clone(), self.metrics());
+            own.insert(file.clone(), SourceCounts { epochs, metrics, units, requests });
         }
         own
     }
 
     fn merged(&self, epochs: &[Epoch]) -> AllCounts {
-        let metrics = unit_metrics(self.experiment).len();
-        AllCounts::merge(self.sources.iter().map(|(_, counts)| counts), epochs, metrics)
+        let sources = self.sources.iter().map(|(_, counts)| counts);
+        AllCounts::merge(sources, epochs, &self.metrics())
+    }
+
+    /// What the moments of units are of.
+    fn metrics(&self) -> Vec<String> {
+        unit_metrics(self.experiment).iter().map(moments_name).collect()
     }
 
     /// The requests of each variant since the last look, on all nodes. Those of a node that is seen for

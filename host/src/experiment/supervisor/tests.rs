@@ -251,7 +251,7 @@ async fn counts_of_another_node_are_added_and_survive_it() {
     first.exchange(&store, "iris", own("a", 3)).await.unwrap();
     second.exchange(&store, "iris", own("b", 4)).await.unwrap();
     let total = |sources: &Sources| {
-        let all = AllCounts::merge(sources.iter().map(|(_, counts)| counts), &epochs, 0);
+        let all = AllCounts::merge(sources.iter().map(|(_, counts)| counts), &epochs, &[]);
         all.units["control"].units[0]
     };
     assert_eq!((total(&first), total(&second)), (3, 7));
@@ -259,3 +259,4 @@ async fn counts_of_another_node_are_added_and_survive_it() {
     first.exchange(&store, "iris", own("a", 5)).await.unwrap();
     assert_eq!(total(&first), 9);
 }
+        metrics: Vec::new(),
