@@ -28,7 +28,8 @@ pub struct Epoch {
 pub struct StepProgress {
     /// Index of the step, from 0. The number of steps: the canary is complete.
     pub index: usize,
-    /// Start of the step, in milliseconds of Unix time.
+    /// Start of the step, in milliseconds of Unix time. Only tells steps apart: hold times are
+    /// measured by monotonic clocks.
     pub since: u64,
 }
 
@@ -74,6 +75,8 @@ pub enum EventKind {
     RolledBack,
     /// The verdict became another.
     Verdict,
+    /// The clock was set back behind the start of the present period, which starts anew.
+    ClockSetBack,
 }
 
 impl EventKind {
@@ -87,6 +90,7 @@ impl EventKind {
             Self::Reallocated => "reallocated",
             Self::RolledBack => "rolled back",
             Self::Verdict => "verdict",
+            Self::ClockSetBack => "clock set back",
         }
     }
 }

@@ -107,7 +107,7 @@ fn write_assessment(found: &Assessment, palette: Palette, out: &mut impl Write) 
         )?;
     }
     if let Some([step, steps]) = found.step {
-        writeln!(out, "  step {step} of {steps}, {}", hold(found.step_ends, found.time))?;
+        writeln!(out, "  step {step} of {steps}, {}", hold(found.step_left))?;
     }
     writeln!(out)?;
     let head = ["  variant", "units", "requests", "errors", "p50", "p95", "p99", "feedback"];
@@ -121,15 +121,15 @@ fn write_assessment(found: &Assessment, palette: Palette, out: &mut impl Write) 
     Ok(())
 }
 
-/// How long a step of a canary is still held, of its end and the present time.
-fn hold(ends: Option<u64>, time: u64) -> String {
-    match ends {
+/// How long a step of a canary is still held, in milliseconds.
+fn hold(left: Option<u64>) -> String {
+    match left {
         None => "complete".to_owned(),
-        Some(ends) if ends > time => {
-            let left = Duration::from_secs((ends - time).div_ceil(1000));
+        Some(0) => "its hold time is over: waits until every guardrail holds".to_owned(),
+        Some(left) => {
+            let left = Duration::from_secs(left.div_ceil(1000));
             format!("{} of its hold time left", duration_text(left))
         }
-        Some(_) => "its hold time is over: waits until every guardrail holds".to_owned(),
     }
 }
 
@@ -311,9 +311,9 @@ mod tests {
 
     #[test]
     fn hold_time_that_is_left_is_shown() {
-        assert_eq!(hold(Some(61_000), 1_000), "1m of its hold time left");
-        assert_eq!(hold(None, 1_000), "complete");
-        assert!(hold(Some(1_000), 1_000).contains("waits until every guardrail holds"));
+        assert_eq!(hold(Some(59_001)), "1m of its hold time left");
+        assert_eq!(hold(None), "complete");
+        assert!(hold(Some(0)).contains("waits until every guardrail holds"));
     }
 
     #[test]

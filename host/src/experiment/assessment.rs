@@ -2,6 +2,7 @@
 //! from the counts of all nodes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use spinfer_experiment::format::{
@@ -40,10 +41,10 @@ pub struct Assessment {
     pub rolled_back: Vec<String>,
     /// The step of a canary, from 1, and the number of steps.
     pub step: Option<[usize; 2]>,
-    /// End of the hold time of the step, in milliseconds of Unix time; `None` once the canary is
+    /// What is left of the hold time of the step, in milliseconds; `None` once the canary is
     /// complete.
     #[serde(default)]
-    pub step_ends: Option<u64>,
+    pub step_left: Option<u64>,
     /// The covariate that the comparisons are adjusted for (CUPED).
     #[serde(default)]
     pub covariate: Option<String>,
@@ -149,7 +150,6 @@ pub(crate) fn unit_metrics(experiment: &Experiment) -> Vec<Metric> {
     own.chain(all).collect()
 }
 
-/// Whether a metric is counted where requests are served, and not from the log.
 /// What the moments of `metric` are of, as hosts tell each other: `accuracy per unit with age`.
 pub(crate) fn moments_name(metric: &Metric) -> String {
     let per = match metric.per {
@@ -162,6 +162,7 @@ pub(crate) fn moments_name(metric: &Metric) -> String {
     }
 }
 
+/// Whether a metric is counted where requests are served, and not from the log.
 fn of_requests(kind: MetricKind) -> bool {
     matches!(kind, MetricKind::ErrorRate | MetricKind::Latency)
 }
@@ -230,9 +231,9 @@ pub(crate) fn assess(
         };
         let all: Vec<Strata> = treatments.iter().map(|variant| strata(&variant.name)).collect();
         let found = comparisons(&strata(CONTROL), &all, &settings);
-        (decide(&found, &settings), found)
         // A covariate or a size of almost 0 leaves no number.
         let found: Vec<_> = found.into_iter().map(|one| one.filter(is_finite)).collect();
+        (decide(&found, &settings), found)
     });
     let (decision, found) = match compared {
         Some((decision, found)) => (Some(decision), found),
@@ -281,12 +282,12 @@ pub(crate) fn assess(
     }
 }
 
-fn variant_assessment(
 fn is_finite(comparison: &Comparison) -> bool {
     let Comparison { means, difference: Interval { estimate, lower, upper }, .. } = comparison;
     means.iter().chain([estimate, lower, upper]).all(|number| number.is_finite())
 }
 
+fn variant_assessment(
     name: &str,
     counts: &AllCounts,
     metrics: &[Metric],
@@ -553,7 +554,7 @@ mod tests {
         let units = all.map(|(name, units)| (name.to_owned(), units));
         let counts = AllCounts { units: BTreeMap::from(units), requests: BTreeMap::new() };
         let epochs = change.epochs(&experiment);
-        assess(&experiment, change, &epochs, &counts, Vec::new(), 0)
+        assess(&experiment, change, &epochs, &counts, Vec::new(), (0, Duration::ZERO))
     }
 
     #[test]
@@ -650,7 +651,9 @@ mod tests {
             let experiment = experiment(keys);
             let (change, counts) = (Change::default(), AllCounts::default());
             let epochs = change.epochs(&experiment);
-            assess(&experiment, &change, &epochs, &counts, Vec::new(), 0).verdict.to_string()
+            assess(&experiment, &change, &epochs, &counts, Vec::new(), (0, Duration::ZERO))
+                .verdict
+                .to_string()
         };
         let manual = verdict_of("start = \"manual\"");
         assert_eq!(manual, "not started: `spinfer experiment start iris` starts it");

@@ -5,6 +5,8 @@
 //! before; the node that loses reads the new one at its next look. Each router instance reads the change
 //! at most a second later. Requests in flight end where they are.
 
+mod clock;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +34,7 @@ use crate::host::Host;
 use crate::prediction_log::times;
 use crate::prediction_log::unit_totals::{self, SETTLING, UnitQuery, UnitTotals};
 use crate::storage::key_value::{GrantedStore, StoreError};
+use clock::{FuturePeriod, StepHold};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -72,6 +75,11 @@ fn run_name(experiment: &Experiment) -> String {
 /// The key of the digest of the experiment that the numbers of this name are of.
 fn digest_key(experiment: &Experiment) -> String {
     format!("{}/digest", key(&experiment.name))
+}
+
+/// The key of how long the present step of a canary has been held.
+fn held_key(experiment: &Experiment) -> String {
+    format!("{}/held", key(&run_name(experiment)))
 }
 
 /// Supervises the experiments of `host`, forever.
@@ -116,6 +124,8 @@ struct Supervised<'h> {
     next_reading: Instant,
     /// The guardrails of each treatment.
     watches: Vec<(String, Vec<Watch>)>,
+    hold: StepHold,
+    future_period: FuturePeriod,
     /// Whether the stored digest is that of this experiment.
     is_recorded: bool,
     /// Why the last look failed; logged once.
@@ -149,6 +159,8 @@ impl<'h> Supervised<'h> {
             units_of: Vec::new(),
             next_reading: Instant::now(),
             watches: watches.collect(),
+            hold: StepHold::default(),
+            future_period: FuturePeriod::default(),
             is_recorded: false,
             problem: None,
         }
@@ -177,6 +189,10 @@ impl<'h> Supervised<'h> {
         }
         let time = now();
         let epochs = stored.change.epochs(experiment);
+        if let Some(epochs) = self.future_period.restarted(&epochs, time, Instant::now()) {
+            return self.restart_period(store, stored, epochs).await;
+        }
+        let held = self.held(store, &stored.change).await?;
         self.count_requests(&epochs, time);
         self.read_units(host, &epochs).await;
         let own = self.own_counts(&epochs);
@@ -185,11 +201,13 @@ impl<'h> Supervised<'h> {
         let batches = self.batches();
         let guardrails = self.guardrails(host, &stored.change, &counts, &batches);
         let breached = guardrails.iter().find(|status| status.state == GuardrailState::Breached);
+        let step = stored.change.step;
         let after = match breached {
             Some(status) => self.roll_back(store, stored, status).await?,
-            None => self.go_on(store, stored, &guardrails, &counts, time).await?,
+            None => self.go_on(store, stored, &guardrails, &counts, (time, held)).await?,
         };
-        let assessment = assess(experiment, &after, &epochs, &counts, guardrails, time);
+        let held = if after.step == step { held } else { Duration::ZERO };
+        let assessment = assess(experiment, &after, &epochs, &counts, guardrails, (time, held));
         self.remember(store, &assessment).await?;
         router.set_assessment(&experiment.name, assessment);
         Ok(())
@@ -207,7 +225,8 @@ impl<'h> Supervised<'h> {
         let counts = self.merged(&epochs);
         let batches = self.batches();
         let guardrails = self.guardrails(host, &change, &counts, &batches);
-        let assessment = assess(self.experiment, &change, &epochs, &counts, guardrails, time);
+        let moment = (time, Duration::ZERO);
+        let assessment = assess(self.experiment, &change, &epochs, &counts, guardrails, moment);
         self.router.set_assessment(&self.experiment.name, assessment);
         Ok(())
     }
@@ -261,15 +280,50 @@ impl<'h> Supervised<'h> {
         // If another node was first, the next look reads what it has stored.
         if commit(store, self.experiment, (json, &change), after, event).await?.is_some() {
             Sources::remove(store, &run).await?;
-            store.delete_many(vec![looks_key(self.experiment)]).await?;
+            let keys = vec![looks_key(self.experiment), held_key(self.experiment)];
+            store.delete_many(keys).await?;
         }
         Ok(())
+    }
+
+    /// Replaces the periods by `epochs`, since the clock was set back.
+    async fn restart_period(
+        &self,
+        store: &GrantedStore,
+        stored: Stored,
+        epochs: Vec<Epoch>,
+    ) -> Result<(), StoreError> {
+        let Stored { json, change, .. } = stored;
+        let change = Change { epochs, ..change };
+        let detail = "the present allocations started later than now, and start anew".to_owned();
+        let event = event(&self.actor(), EventKind::ClockSetBack, detail);
+        let after = change.clone();
+        // If another node was first, the next look reads what it has stored.
+        commit(store, self.experiment, (json, &change), after, event).await?;
+        Ok(())
+    }
+
+    /// How long the present step of a canary has been held; zero without one.
+    async fn held(
+        &mut self,
+        store: &GrantedStore,
+        change: &Change,
+    ) -> Result<Duration, StoreError> {
+        let Kind::Canary { steps } = &self.experiment.kind else { return Ok(Duration::ZERO) };
+        let Some(step) = change.step.filter(|step| step.index < steps.len()) else {
+            return Ok(Duration::ZERO);
+        };
+        let runs = !change.stopped && change.rolled_back.is_empty();
+        let key = held_key(self.experiment);
+        self.hold.exchange(store, key, (step, runs), Instant::now()).await
     }
 
     /// Adds the requests since the last look to the present period, unless allocations settle.
     fn count_requests(&mut self, epochs: &[Epoch], time: u64) {
         let Some(epoch) = epochs.last() else { return };
-        let settles = epoch.from > 0 && time.saturating_sub(epoch.from) < SETTLING;
+        // A clock that was set back does not settle again.
+        let settling = epoch.from..epoch.from.saturating_add(SETTLING);
+        let settles = epoch.from > 0 && settling.contains(&time);
         for arm in self.router.arms(&self.experiment.name) {
             let counts = arm.outcomes.counts();
             let before = self.own_totals.insert(arm.variant.to_string(), counts.clone());
@@ -293,6 +347,7 @@ impl<'h> Supervised<'h> {
         let Some(log) = host.prediction_log().filter(|_| is_due) else { return };
         let query = UnitQuery {
             experiment: self.experiment.name.clone(),
+            run: self.experiment.digest(),
             epochs: epochs.to_vec(),
             metrics: unit_metrics(self.experiment),
         };
@@ -350,7 +405,6 @@ impl<'h> Supervised<'h> {
                 .requests
                 .iter()
                 .map(|(v, requests)| (v.clone(), requests.total.clone()))
-            run: self.experiment.digest(),
                 .collect();
             let before = self.seen.get(id);
             if *id == self.process || before.is_some() {
@@ -444,13 +498,14 @@ impl<'h> Supervised<'h> {
     }
 
     /// Advances a canary or reallocates a bandit, if it is time to. Returns the change in effect.
+    /// `held` is the time for which the present step has been held.
     async fn go_on(
         &self,
         store: &GrantedStore,
         stored: Stored,
         guardrails: &[GuardrailStatus],
         counts: &AllCounts,
-        time: u64,
+        (time, held): (u64, Duration),
     ) -> Result<Change, StoreError> {
         let Stored { json, change, .. } = stored;
         let waits = self.experiment.start == Start::Manual && !change.started;
@@ -458,7 +513,7 @@ impl<'h> Supervised<'h> {
             return Ok(change);
         }
         let next = match &self.experiment.kind {
-            Kind::Canary { .. } => next_step(self.experiment, &change, guardrails, time),
+            Kind::Canary { .. } => next_step(self.experiment, &change, guardrails, (time, held)),
             Kind::Bandit { minimum_allocation } => {
                 reallocate(self.experiment, &change, counts, *minimum_allocation, time)
             }
@@ -590,13 +645,13 @@ fn drift(
 
 type Next = Option<(Change, EventKind, String)>;
 
-/// The next step of a canary: the first at once, and each later one once the one before was held and
-/// every guardrail holds.
+/// The next step of a canary: the first at once, and each later one once the one before was `held`
+/// for its hold time and every guardrail holds.
 fn next_step(
     experiment: &Experiment,
     change: &Change,
     guardrails: &[GuardrailStatus],
-    time: u64,
+    (time, held): (u64, Duration),
 ) -> Next {
     let Kind::Canary { steps } = &experiment.kind else { return None };
     if !change.rolled_back.is_empty() {
@@ -605,8 +660,7 @@ fn next_step(
     let index = match change.step {
         None => 0,
         Some(step) => {
-            let hold = steps.get(step.index)?.hold;
-            let is_held = u128::from(time.saturating_sub(step.since)) >= hold.as_millis();
+            let is_held = held >= steps.get(step.index)?.hold;
             let holds = guardrails.iter().all(|status| status.state == GuardrailState::Holds);
             if !is_held || !holds {
                 return None;

@@ -1,7 +1,8 @@
 use spinfer_experiment::Experiments;
 
 use super::*;
-use crate::experiment::ledger::journal;
+use crate::experiment::ledger::{MAX_ENTRIES, journal, to_json};
+use crate::experiment::outcomes::OutcomeCounters;
 
 fn experiment(keys: &str) -> Experiment {
     let text = format!(
@@ -52,18 +53,19 @@ fn canary() -> Experiment {
 fn canary_advances_once_a_step_was_held_and_guardrails_hold() {
     let canary = canary();
     let (holds, exceeded) = ([status(GuardrailState::Holds)], [status(GuardrailState::Exceeded)]);
-    let next = |change: &Change, rails: &[GuardrailStatus], time| {
-        next_step(&canary, change, rails, time).map(|(after, _, detail)| (after, detail))
+    let next = |change: &Change, rails: &[GuardrailStatus], held| {
+        let moment = (7_000, Duration::from_millis(held));
+        next_step(&canary, change, rails, moment).map(|(after, _, detail)| (after, detail))
     };
-    let (first, detail) = next(&Change::default(), &exceeded, 1_000).unwrap();
+    let (first, detail) = next(&Change::default(), &exceeded, 0).unwrap();
     assert_eq!(detail, "step 1 of 2: treatment 10.0 %, held for 1s");
-    assert_eq!(next(&first, &holds, 1_999), None);
+    assert_eq!(next(&first, &holds, 999), None);
     assert_eq!(next(&first, &exceeded, 9_000), None);
     assert_eq!(next(&first, &[status(GuardrailState::Waiting)], 9_000), None);
-    let (second, _) = next(&first, &holds, 2_000).unwrap();
+    let (second, _) = next(&first, &holds, 1_000).unwrap();
     assert_eq!(second.allocations["treatment"], 0.5);
-    assert_eq!(second.step, Some(StepProgress { index: 1, since: 2_000 }));
-    let (complete, detail) = next(&second, &holds, 12_000).unwrap();
+    assert_eq!(second.step, Some(StepProgress { index: 1, since: 7_000 }));
+    let (complete, detail) = next(&second, &holds, 10_000).unwrap();
     assert_eq!(detail, "complete after 2 steps");
     assert_eq!(complete.allocations["treatment"], 0.5);
     assert_eq!(next(&complete, &holds, 99_000), None);
@@ -220,7 +222,7 @@ async fn journal_is_bounded_and_has_a_verdict_once() {
         record(&store, "iris", &verdict).await.unwrap();
     }
     assert_eq!(journal(&store, "iris").await.unwrap().len(), 3);
-    for change in 0..crate::experiment::ledger::MAX_ENTRIES as u64 + 7 {
+    for change in 0..MAX_ENTRIES as u64 + 7 {
         let mut entry = event("a", EventKind::Ramped, String::new());
         entry.change = change;
         record(&store, "iris", &entry).await.unwrap();
