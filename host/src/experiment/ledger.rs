@@ -15,7 +15,7 @@ use tracing::info;
 
 use crate::storage::key_value::{GrantedStore, StoreError};
 
-/// Maximum number of entries of a journal. The oldest are removed.
+/// Maximum number of entries of a journal.
 pub const MAX_ENTRIES: usize = 500;
 /// Attempts to append to a list that other nodes append to.
 const ATTEMPTS: usize = 20;
@@ -93,11 +93,28 @@ pub(super) async fn record(
             return false;
         }
         entries.push(event.clone());
-        let excess = entries.len().saturating_sub(MAX_ENTRIES);
-        entries.drain(..excess);
+        trim(entries);
         true
     })
     .await
+}
+
+/// Removes the oldest entries beyond [`MAX_ENTRIES`]. Rollbacks stay, and the newest entry of each
+/// kind, which tells how the experiment came into its present state: a bandit has an entry a minute.
+/// Only a journal of nothing else loses its oldest rollbacks.
+fn trim(entries: &mut Vec<Event>) {
+    let mut excess = entries.len().saturating_sub(MAX_ENTRIES);
+    let mut kept = Vec::with_capacity(entries.len() - excess);
+    for (index, entry) in entries.iter().enumerate() {
+        let is_newest = || entries[index + 1..].iter().all(|later| later.kind != entry.kind);
+        if excess > 0 && entry.kind != EventKind::RolledBack && !is_newest() {
+            excess -= 1;
+        } else {
+            kept.push(entry.clone());
+        }
+    }
+    kept.drain(..excess);
+    *entries = kept;
 }
 
 /// The verdict without its numbers, which differ from node to node: `winner treatment`.

@@ -1,4 +1,6 @@
 use spinfer_experiment::Experiments;
+use spinfer_experiment::format::{Guardrail, GuardrailBound};
+use spinfer_experiment::progress::Event;
 
 use super::*;
 use crate::experiment::ledger::{MAX_ENTRIES, journal, to_json};
@@ -72,6 +74,68 @@ fn canary_advances_once_a_step_was_held_and_guardrails_hold() {
     let rollback = Rollback { reason: "errors".into(), time: 0 };
     let back = second.roll_back(&canary, "treatment", rollback).unwrap();
     assert_eq!(next(&back, &holds, 99_000), None);
+}
+
+#[test]
+fn jump_of_the_wall_clock_advances_no_canary_and_blocks_none() {
+    const YEAR: u64 = 365 * 86_400_000;
+    let canary = canary();
+    let holds = [status(GuardrailState::Holds)];
+    let progress = StepProgress { index: 0, since: YEAR };
+    let change = Change { step: Some(progress), ..Change::default() };
+    for (time, held, advances) in
+        [(3 * YEAR, 999, false), (1, 999, false), (3 * YEAR, 1_000, true), (1, 1_000, true)]
+    {
+        let next = next_step(&canary, &change, &holds, (time, Duration::from_millis(held)));
+        assert_eq!(next.is_some(), advances, "{time} {held}");
+    }
+}
+
+/// A variant that is bad and good in turn: its canary goes forward, or out once and for all.
+#[test]
+fn flapping_guardrail_does_not_flap_allocations() {
+    const SECONDS: u64 = 200;
+    let canary = canary();
+    let batch = |errors: u64| {
+        let counters = OutcomeCounters::default();
+        (0..100).for_each(|index| counters.observe(index < errors, Duration::from_millis(1)));
+        counters.counts()
+    };
+    let bound = GuardrailBound::MaxIncrease(0.015);
+    let (metric, window) = (GuardrailMetric::ErrorRate, Duration::from_secs(10));
+    let guardrail = Guardrail { metric, bound, window, minimum: 50 };
+    for (errors, turn, falls) in [(2, 1, false), (2, 20, false), (30, 1, true), (30, 7, true)] {
+        let mut watch = Watch::new(guardrail);
+        let (mut change, mut shares, mut states) = (Change::default(), Vec::new(), Vec::new());
+        let start = Instant::now();
+        for second in 0..SECONDS {
+            let is_bad = (second / turn).is_multiple_of(2);
+            let batches = [batch(0), batch(if is_bad { errors } else { 0 })];
+            let now = start + Duration::from_secs(second);
+            let status = watch.look("treatment", now, &batches, &LookInput::default());
+            states.push(status.state);
+            let is_out = !change.rolled_back.is_empty();
+            if status.state == GuardrailState::Breached && !is_out {
+                let rollback = Rollback { reason: "errors".into(), time: second };
+                change = change.roll_back(&canary, "treatment", rollback).unwrap();
+                watch.reset();
+            } else {
+                let moment = (1_000 * second, Duration::from_secs(second));
+                let next = next_step(&canary, &change, &[status], moment);
+                change = next.map_or(change, |(next, ..)| next);
+            }
+            let share = change.allocations["treatment"];
+            if shares.last() != Some(&share) {
+                shares.push(share);
+            }
+        }
+        let expected = if falls { &[0.1, 0.0] } else { &[0.1, 0.5] };
+        assert_eq!(shares, expected, "{errors} errors, {turn} s");
+        if turn == 20 {
+            let turns = states.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            assert!(turns >= 8, "the guardrail flaps: {states:?}");
+        }
+    }
 }
 
 fn rewards(rewards: &[f64]) -> AllCounts {
@@ -228,8 +292,61 @@ async fn journal_is_bounded_and_has_a_verdict_once() {
         record(&store, "iris", &entry).await.unwrap();
     }
     let entries = journal(&store, "iris").await.unwrap();
-    assert_eq!(entries.len(), crate::experiment::ledger::MAX_ENTRIES);
-    assert_eq!(entries[0].change, 7);
+    assert_eq!(entries.len(), MAX_ENTRIES);
+    // The last verdict stays, so another ramp goes.
+    assert_eq!((entries[0].kind, entries[1].change), (EventKind::Verdict, 8));
+}
+
+#[tokio::test]
+async fn rollbacks_and_the_newest_entry_of_each_kind_stay_in_a_full_journal() {
+    let store = GrantedStore::in_memory();
+    let mut entries = Vec::new();
+    let mut add = |kind: EventKind, count: usize| {
+        for _ in 0..count {
+            let change = entries.len() as u64 + 1;
+            entries.push(Event { change, ..event("a", kind, String::new()) });
+        }
+    };
+    add(EventKind::Started, 2);
+    add(EventKind::RolledBack, 3);
+    add(EventKind::Reallocated, 2 * MAX_ENTRIES);
+    store.set("spinfer/experiments/iris/journal".into(), to_json(&entries).unwrap()).await.unwrap();
+    record(&store, "iris", &event("a", EventKind::Reallocated, "last".into())).await.unwrap();
+    let found = journal(&store, "iris").await.unwrap();
+    assert_eq!(found.len(), MAX_ENTRIES);
+    let changes: Vec<u64> = found[..4].iter().map(|entry| entry.change).collect();
+    assert_eq!(changes, [2, 3, 4, 5], "the first start is removed");
+    assert!(found[4..].iter().all(|entry| entry.kind == EventKind::Reallocated));
+    assert_eq!(found.last().unwrap().detail, "last");
+    // Nothing but rollbacks: the oldest go.
+    for change in 0..MAX_ENTRIES as u64 + 9 {
+        let rollback = Event { change, ..event("a", EventKind::RolledBack, "again".into()) };
+        record(&store, "iris", &rollback).await.unwrap();
+    }
+    let found = journal(&store, "iris").await.unwrap();
+    assert_eq!(found.len(), MAX_ENTRIES);
+    assert_eq!(found.last().unwrap().change, MAX_ENTRIES as u64 + 8);
+}
+
+#[tokio::test]
+async fn restarted_period_is_in_the_journal_and_keeps_the_allocations() {
+    let store = GrantedStore::in_memory();
+    let experiment = experiment("");
+    let shares = BTreeMap::from([("treatment".to_owned(), 0.2)]);
+    let change = Change::default().ramp(&experiment, &shares).unwrap();
+    let ramped = event("operator", EventKind::Ramped, String::new());
+    let change = change.after(&Change::default(), &experiment, ramped);
+    let json = serde_json::to_vec(&change).unwrap();
+    store.set(key("iris"), json.clone()).await.unwrap();
+    let shares = change.epochs[1].shares.clone();
+    let epochs = vec![Epoch { from: 5, shares }];
+    let restarted = Change { epochs: epochs.clone(), ..change.clone() };
+    let back = event("a", EventKind::ClockSetBack, String::new());
+    let after = commit(&store, &experiment, (Some(json), &restarted), restarted.clone(), back);
+    let after = after.await.unwrap().unwrap();
+    assert_eq!((&after.epochs, &after.allocations), (&epochs, &change.allocations));
+    let kinds: Vec<_> = journal(&store, "iris").await.unwrap().iter().map(|e| e.kind).collect();
+    assert_eq!(kinds, [EventKind::Ramped, EventKind::ClockSetBack]);
 }
 
 #[tokio::test]
@@ -237,6 +354,7 @@ async fn counts_of_another_node_are_added_and_survive_it() {
     let store = GrantedStore::in_memory();
     let counts = |units: u64| SourceCounts {
         epochs: vec![0],
+        metrics: Vec::new(),
         units: BTreeMap::from([(
             "control".to_owned(),
             crate::prediction_log::unit_totals::VariantUnits {
@@ -261,4 +379,3 @@ async fn counts_of_another_node_are_added_and_survive_it() {
     first.exchange(&store, "iris", own("a", 5)).await.unwrap();
     assert_eq!(total(&first), 9);
 }
-        metrics: Vec::new(),
