@@ -8,7 +8,7 @@ use super::metrics::metric;
 /// The rows that the iris classifiers were trained on, which have no drift.
 const TRAINING: &str = include_str!("../../host/src/cli/baseline/fixtures/iris-training.csv");
 
-fn training() -> Vec<[f64; 4]> {
+pub(crate) fn training() -> Vec<[f64; 4]> {
     let rows = TRAINING.lines().skip(1).map(|line| {
         let cells: Vec<f64> = line.split(',').map(|cell| cell.parse().unwrap()).collect();
         cells.try_into().unwrap()

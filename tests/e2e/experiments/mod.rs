@@ -4,10 +4,12 @@
 mod assignment; // which variant serves a request, and what clients see of it
 mod conditions; // requests that are not in an experiment
 mod cookies; // units that the router assigns
+mod disconnects; // requests whose clients disconnect
+mod guardrails; // guardrails of accuracy and drift
 mod invalid; // experiments that are refused at startup
 mod ramps; // `spinfer experiment`, on one host and on several
 mod records; // what the prediction log has of assignments
-mod rollback; // guardrails, and what hosts change on their own
+mod rollback; // guardrails of errors, and what hosts change on their own
 mod shadows; // copies of requests
 mod unavailable; // variants that cannot serve
 

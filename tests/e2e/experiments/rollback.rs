@@ -31,12 +31,14 @@ fn app_on(redis: &Redis) -> ExperimentApp {
     app
 }
 
-/// Requests of many users, of which the treatment fails one in twenty, until they are stopped.
+/// Requests of many users, of which the treatment fails a share, until they are stopped.
 struct Traffic<'a> {
     hosts: &'a [&'a Spinfer],
     running: AtomicBool,
     /// Whether a share of the requests is one that the treatment fails.
     sick: AtomicBool,
+    /// Number of requests per one that the treatment fails.
+    one_in: usize,
     /// Requests that the treatment served.
     treated: AtomicUsize,
     /// Errors that clients of control saw.
@@ -49,6 +51,7 @@ impl<'a> Traffic<'a> {
             hosts,
             running: AtomicBool::new(true),
             sick: AtomicBool::new(true),
+            one_in: 20,
             treated: AtomicUsize::new(0),
             control_errors: AtomicUsize::new(0),
         }
@@ -60,8 +63,9 @@ impl<'a> Traffic<'a> {
             if !self.running.load(Ordering::SeqCst) {
                 break;
             }
-            // The two hashes of a user are independent, so each variant has one in twenty.
-            let is_sick = self.sick.load(Ordering::SeqCst) && (index / 2).is_multiple_of(20);
+            // The two hashes of a user are independent, so each variant has the same share.
+            let is_sick =
+                self.sick.load(Ordering::SeqCst) && (index / 2).is_multiple_of(self.one_in);
             let path = format!("/v2/models/x/sick?{}", if is_sick { 5 } else { 1 });
             let user = format!("user-{index}");
             let response = client.send("POST", &path, &[("x-user-id", &user)], b"body");
@@ -165,6 +169,38 @@ fn version_with_five_per_cent_of_errors_is_out_within_seconds_and_returns_by_an_
     assert!(text.contains("rolled back") && text.contains("guardrail error_rate"), "{text}");
     assert!(text.contains("operator") && text.contains("resumed: "), "{text}");
     assert!(!text.contains("rolled back treatment"), "a rollback has one entry: {text}");
+}
+
+/// The treatment is sick and well in turn, before and after it is out of traffic.
+#[test]
+fn flapping_guardrail_does_not_flap_traffic() {
+    const TURN: u64 = 200;
+    let host = app().up();
+    let hosts = [&host];
+    let traffic = Traffic { one_in: 4, ..Traffic::new(&hosts) };
+    let mut shares: Vec<f64> = Vec::new();
+    traffic.during(|traffic| {
+        let mut out = None;
+        wait_until("six more turns after the rollback", || {
+            let found = shown(&host);
+            let share = found["variants"][1]["allocation"].as_f64().unwrap();
+            if shares.last() != Some(&share) {
+                shares.push(share);
+            }
+            let requests = &found["assessment"]["variants"][0]["requests"];
+            let requests = requests.as_u64().unwrap_or_default();
+            traffic.sick.store((requests / TURN).is_multiple_of(2), Ordering::SeqCst);
+            if share == 0.0 {
+                out.get_or_insert(requests);
+            }
+            out.is_some_and(|out| requests > out + 6 * TURN)
+        });
+        let treated = traffic.treated.load(Ordering::SeqCst);
+        traffic.wait_until_untreated();
+        assert_eq!(traffic.treated.load(Ordering::SeqCst), treated, "it stays out");
+    });
+    assert_eq!(shares, [0.5, 0.0]);
+    assert_eq!(rollbacks(&host).len(), 1);
 }
 
 #[test]
