@@ -17,10 +17,10 @@ use super::experiment_history::{Palette, write_history, write_journal};
 use super::table::write_table;
 use super::telemetry::output_has_colours;
 use crate::admin::EXPERIMENTS;
-use crate::experiment::assessment::percent;
 use crate::experiment::status::{
     AgreementStatus, AllocationUpdate, ExperimentDetail, ExperimentStatus, VariantStatus,
 };
+use crate::experiment::text::percent;
 
 #[derive(Debug, Args)]
 pub struct ExperimentOptions {

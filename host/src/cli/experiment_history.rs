@@ -10,12 +10,11 @@ use spinfer_experiment::progress::Event;
 use spinfer_statistics::confidence_sequence::Interval;
 
 use super::table::write_table;
-use crate::experiment::assessment::{
-    Assessment, VariantAssessment, clock, evidence, milliseconds, number, percent, unit_count,
-};
+use crate::experiment::assessment::{Assessment, VariantAssessment};
 use crate::experiment::guardrails::{GuardrailState, GuardrailStatus};
 use crate::experiment::status::ExperimentDetail;
 use crate::experiment::supervisor::PastLook;
+use crate::experiment::text::{clock, evidence, milliseconds, number, percent, unit_count};
 
 /// Number of the last entries of the journal that `show` prints.
 const LAST_ENTRIES: usize = 5;

@@ -17,6 +17,7 @@ pub mod router;
 mod signature;
 pub mod status;
 pub mod supervisor;
+pub(crate) mod text;
 
 pub use assignment::ServedAssignment;
 pub use router::{Arm, ExperimentRouter};

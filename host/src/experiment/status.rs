@@ -8,10 +8,11 @@ use spinfer_experiment::progress::{Event, EventKind, Rollback};
 use spinfer_experiment::{Change, Exclusion, Experiment, Kind, Variant, key};
 
 use super::agreement::AgreementCounts;
-use super::assessment::{Assessment, percent};
+use super::assessment::Assessment;
 use super::ledger::{self, OPERATOR, commit, parse_list};
 use super::router::ExperimentRouter;
 use super::supervisor::{PastLook, first_of_new_run, looks_key};
+use super::text::percent;
 use super::{FILE, STORE};
 
 /// The share of one of the 10,000 buckets of units: a smaller one has none.

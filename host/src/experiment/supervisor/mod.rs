@@ -21,14 +21,14 @@ use spinfer_statistics::verdict::Strata;
 use tracing::warn;
 
 use super::assessment::{
-    Assessment, VerdictState, assess, breach, moments_name, number, percent, unit_count,
-    unit_metrics, unit_strata,
+    Assessment, VerdictState, assess, moments_name, unit_metrics, unit_strata,
 };
 use super::guardrails::{GuardrailState, GuardrailStatus, LookInput, Watch};
 use super::ledger::{commit, event, now, record, update};
 use super::nodes::{AllCounts, SourceCounts, Sources, VariantRequests};
 use super::outcomes::OutcomeCounts;
 use super::router::ExperimentRouter;
+use super::text::{breach, number, percent, unit_count};
 use crate::drift::report::{Status, VersionReport};
 use crate::host::Host;
 use crate::prediction_log::times;
