@@ -10,7 +10,8 @@ use http_body::Body as HttpBody;
 use super::parameters::parameters;
 use super::refusal::Refusal;
 use super::response::json;
-use crate::experiment::status::{self, AllocationUpdate, ChangeError};
+use crate::experiment::status;
+use crate::experiment::update::{self, AllocationUpdate, ChangeError};
 use crate::host::Host;
 use crate::http::body::Body;
 use crate::http::body::error::BodyError;
@@ -82,7 +83,7 @@ where
                 ))
             })?;
             json(
-                &status::change(host.experiments(), name, &update)
+                &update::change(host.experiments(), name, &update)
                     .await
                     .map_err(|error| refusal(&error))?,
             )

@@ -18,9 +18,10 @@ use super::table::write_table;
 use super::telemetry::output_has_colours;
 use crate::admin::EXPERIMENTS;
 use crate::experiment::status::{
-    AgreementStatus, AllocationUpdate, ExperimentDetail, ExperimentStatus, VariantStatus,
+    AgreementStatus, ExperimentDetail, ExperimentStatus, VariantStatus,
 };
 use crate::experiment::text::percent;
+use crate::experiment::update::AllocationUpdate;
 
 #[derive(Debug, Args)]
 pub struct ExperimentOptions {

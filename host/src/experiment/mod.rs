@@ -18,6 +18,7 @@ mod signature;
 pub mod status;
 pub mod supervisor;
 pub(crate) mod text;
+pub mod update;
 
 pub use assignment::ServedAssignment;
 pub use router::{Arm, ExperimentRouter};
