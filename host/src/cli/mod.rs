@@ -26,7 +26,6 @@ pub mod watch;
 mod admin_client;
 mod atomic_files;
 mod edit;
-mod experiment_history;
 mod output;
 mod signature;
 mod sparkline;

@@ -1,9 +1,14 @@
 use spinfer_experiment::Experiments;
-use spinfer_experiment::format::{Guardrail, GuardrailBound};
-use spinfer_experiment::progress::Event;
+use spinfer_experiment::format::{Guardrail, GuardrailBound, GuardrailMetric};
+use spinfer_experiment::key;
+use spinfer_experiment::progress::{Event, StepProgress};
 
+use super::bandit::REALLOCATION;
+use super::looks::{MAX_LOOKS, add_look};
 use super::*;
-use crate::experiment::ledger::{MAX_ENTRIES, journal, to_json};
+use crate::experiment::guardrails::LookInput;
+use crate::experiment::ledger::{MAX_ENTRIES, journal, record, to_json};
+use crate::experiment::nodes::SourceCounts;
 use crate::experiment::outcomes::OutcomeCounters;
 
 fn experiment(keys: &str) -> Experiment {

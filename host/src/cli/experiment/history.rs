@@ -9,7 +9,7 @@ use spinfer_experiment::format::duration_text;
 use spinfer_experiment::progress::Event;
 use spinfer_statistics::confidence_sequence::Interval;
 
-use super::table::write_table;
+use crate::cli::table::write_table;
 use crate::experiment::assessment::{Assessment, VariantAssessment};
 use crate::experiment::guardrails::{GuardrailState, GuardrailStatus};
 use crate::experiment::status::ExperimentDetail;

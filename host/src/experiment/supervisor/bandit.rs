@@ -1,0 +1,80 @@
+//! The allocations of a bandit.
+
+use std::collections::BTreeMap;
+
+use spinfer_experiment::format::MetricKind;
+use spinfer_experiment::progress::EventKind;
+use spinfer_experiment::{Change, Experiment};
+use spinfer_statistics::moments::PairMoments;
+use spinfer_statistics::thompson::{Posterior, allocations, best};
+
+use super::Next;
+use crate::experiment::assessment::{unit_metrics, unit_strata};
+use crate::experiment::nodes::AllCounts;
+use crate::experiment::text::{number, percent, unit_count};
+
+/// Minimum time between two changes of a bandit's allocations, in milliseconds.
+pub(super) const REALLOCATION: u64 = 60_000;
+/// Minimum change of an allocation of a bandit.
+const MIN_REALLOCATION: f64 = 0.01;
+/// Units with a reward that each variant needs before allocations follow the rewards.
+const MIN_REWARDS: u64 = 10;
+
+/// The allocations of a bandit by the rewards so far, or by another metric that it maximises.
+pub(super) fn reallocate(
+    experiment: &Experiment,
+    change: &Change,
+    counts: &AllCounts,
+    minimum: f64,
+    time: u64,
+) -> Next {
+    let since = change.epochs.last().map_or(0, |epoch| epoch.from);
+    if time.saturating_sub(since) < REALLOCATION {
+        return None;
+    }
+    let metrics = unit_metrics(experiment);
+    let kind = experiment.metric.as_ref().map_or(MetricKind::Reward, |metric| metric.kind);
+    let names = experiment.assignable().map(|(_, variant)| &variant.name);
+    let names: Vec<&String> =
+        names.filter(|name| !change.rolled_back.contains_key(*name)).collect();
+    let rewards = names.iter().map(|name| {
+        let strata = unit_strata(counts, &metrics, kind, name).unwrap_or_default();
+        strata.iter().fold(PairMoments::default(), |all, cell| all.merged(cell))
+    });
+    let rewards: Vec<PairMoments> = rewards.collect();
+    let probabilities = best(&posteriors(&rewards)?)?;
+    let shares = allocations(&probabilities, minimum)?;
+    let before = change.shares(experiment);
+    let moved = names
+        .iter()
+        .zip(&shares)
+        .map(|(name, share)| (share - before.get(*name).copied().unwrap_or(0.0)).abs());
+    if moved.fold(0.0, f64::max) < MIN_REALLOCATION {
+        return None;
+    }
+    let detail = names.iter().zip(&shares).zip(&rewards).map(|((name, share), rewards)| {
+        let PairMoments { n, mean_value, .. } = rewards;
+        format!("{name} {} ({kind} {} of {})", percent(*share), number(*mean_value), unit_count(*n))
+    });
+    let detail = detail.collect::<Vec<_>>().join(", ");
+    let shares: BTreeMap<String, f64> = names.into_iter().cloned().zip(shares).collect();
+    Some((change.ramp(experiment, &shares).ok()?, EventKind::Reallocated, detail))
+}
+
+/// The posteriors of all variants, once each has rewards: of shares if every variance is possible for rewards from 0 to 1,
+/// of which the posterior is then at least as wide as the normal one.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn posteriors(rewards: &[PairMoments]) -> Option<Vec<Posterior>> {
+    let is_share = |moments: &PairMoments| {
+        let PairMoments { n, mean_value: mean, value_squares, .. } = moments;
+        let maximum = *n as f64 * mean * (1.0 - mean);
+        (0.0..=1.0).contains(mean) && *value_squares <= maximum + 1e-9
+    };
+    if rewards.iter().any(|moments| moments.n < MIN_REWARDS) {
+        return None;
+    }
+    if rewards.iter().all(is_share) {
+        return Some(rewards.iter().map(Posterior::of_shares).collect());
+    }
+    rewards.iter().map(Posterior::of_numbers).collect()
+}
