@@ -1,14 +1,16 @@
 //! Experiments in the host: checks at startup ([`check`]), routers and the counters of their
 //! variants ([`router`]), what is known of an assigned request ([`assignment`]), the comparison of
-//! shadows ([`agreement`]), and status and changes for operators ([`status`]). Once a second the [`supervisor`] looks at the
-//! [`outcomes`] of requests and at the units of the log, on all nodes (`nodes`): at the [`guardrails`],
-//! and for the verdict ([`assessment`]). What happens is in the journal ([`ledger`]). The router component
-//! assigns requests to variants.
+//! shadows ([`agreement`]), status ([`status`]) and changes by operators ([`update`]). Once a second the
+//! [`supervisor`] looks at the [`outcomes`] of requests and at the units of the log, on all nodes
+//! (`nodes`): at the [`guardrails`], and for the verdict ([`assessment`]). What happens is in the journal
+//! ([`ledger`]). The router component assigns requests to variants.
 
 pub mod agreement;
 pub mod assessment;
 pub mod assignment;
 pub mod check;
+#[cfg(test)]
+mod fixtures;
 pub mod guardrails;
 pub mod ledger;
 pub(crate) mod nodes;

@@ -258,20 +258,15 @@ fn is_running(experiment: &Experiment, change: &Change) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use spinfer_experiment::Experiments;
-
     use super::*;
+    use crate::experiment::fixtures;
 
     fn experiment() -> Experiment {
         experiment_with("")
     }
 
     fn experiment_with(keys: &str) -> Experiment {
-        let text = "[experiments.iris]\nmodel = \"iris\"\nunit = { header = \"a\" }\n\
-            [[experiments.iris.variants]]\nname = \"control\"\ncomponent = \"a\"\nallocation = 0.9\n\
-            [[experiments.iris.variants]]\nname = \"treatment\"\ncomponent = \"b\"\nallocation = 0.1\n";
-        let text = text.replacen("model", &format!("{keys}\nmodel"), 1);
-        Experiments::parse(&text).unwrap().get("iris").unwrap().clone()
+        fixtures::experiment(keys, 0.1)
     }
 
     fn update(before: &Change, json: &str) -> Result<Change, ChangeError> {
@@ -354,11 +349,7 @@ mod tests {
 
     #[test]
     fn ramp_of_a_canary_that_leaves_control_no_units_is_refused_with_the_command_that_does_so() {
-        let text = "[experiments.iris]\nmodel = \"iris\"\nunit = { header = \"a\" }\n\
-            kind = \"canary\"\nsteps = [{ allocation = 0.1, hold = \"1h\" }]\n\
-            variants = [{ name = \"control\", component = \"a\" }, \
-            { name = \"treatment\", component = \"b\" }]\n";
-        let canary = Experiments::parse(text).unwrap().get("iris").unwrap().clone();
+        let canary = fixtures::canary("[{ allocation = 0.1, hold = \"1h\" }]");
         let update =
             |json: &str| apply(&canary, &Change::default(), &serde_json::from_str(json).unwrap());
         for json in [

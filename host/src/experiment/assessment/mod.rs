@@ -207,27 +207,11 @@ fn ratio(variants: &[&Variant], epochs: &[Epoch], counts: &AllCounts) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use spinfer_experiment::Experiments;
     use spinfer_experiment::progress::{MAX_EPOCHS, Rollback};
 
     use super::*;
+    use crate::experiment::fixtures::experiment;
     use crate::prediction_log::unit_totals::VariantUnits;
-
-    fn experiment(metric: &str) -> Experiment {
-        let text = format!(
-            r#"
-            [experiments.iris]
-            model = "iris"
-            unit = {{ header = "x-user-id" }}
-            {metric}
-            variants = [
-                {{ name = "control", component = "a", allocation = 0.5 }},
-                {{ name = "treatment", component = "b", allocation = 0.5 }},
-            ]
-            "#
-        );
-        Experiments::parse(&text).unwrap().get("iris").unwrap().clone()
-    }
 
     fn units(right: u64, of: u64) -> VariantUnits {
         let mut moments = PairMoments::default();
@@ -242,7 +226,7 @@ mod tests {
     }
 
     fn assessed(change: &Change, control: VariantUnits, treatment: VariantUnits) -> Assessment {
-        let experiment = experiment("metric = { kind = \"accuracy\", margin = 0.05 }");
+        let experiment = experiment("metric = { kind = \"accuracy\", margin = 0.05 }", 0.5);
         let all = [("control", control), ("treatment", treatment)];
         let units = all.map(|(name, units)| (name.to_owned(), units));
         let counts = AllCounts { units: BTreeMap::from(units), requests: BTreeMap::new() };
@@ -298,7 +282,7 @@ mod tests {
     #[test]
     fn experiment_that_waits_for_an_operator_is_not_started() {
         let verdict_of = |keys: &str| {
-            let experiment = experiment(keys);
+            let experiment = experiment(keys, 0.5);
             let (change, counts) = (Change::default(), AllCounts::default());
             let epochs = change.epochs(&experiment);
             assess(&experiment, &change, &epochs, &counts, Vec::new(), (0, Duration::ZERO))

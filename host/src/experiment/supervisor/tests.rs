@@ -1,4 +1,3 @@
-use spinfer_experiment::Experiments;
 use spinfer_experiment::format::{Guardrail, GuardrailBound, GuardrailMetric};
 use spinfer_experiment::key;
 use spinfer_experiment::progress::{Event, StepProgress};
@@ -6,26 +5,11 @@ use spinfer_experiment::progress::{Event, StepProgress};
 use super::bandit::REALLOCATION;
 use super::looks::{MAX_LOOKS, add_look};
 use super::*;
+use crate::experiment::fixtures::{self, experiment};
 use crate::experiment::guardrails::LookInput;
 use crate::experiment::ledger::{MAX_ENTRIES, journal, record, to_json};
 use crate::experiment::nodes::SourceCounts;
 use crate::experiment::outcomes::OutcomeCounters;
-
-fn experiment(keys: &str) -> Experiment {
-    let text = format!(
-        r#"
-        [experiments.iris]
-        model = "iris"
-        unit = {{ header = "x-user-id" }}
-        {keys}
-        variants = [
-            {{ name = "control", component = "a", allocation = 0.9 }},
-            {{ name = "treatment", component = "b", allocation = 0.1 }},
-        ]
-        "#
-    );
-    Experiments::parse(&text).unwrap().get("iris").unwrap().clone()
-}
 
 fn status(state: GuardrailState) -> GuardrailStatus {
     GuardrailStatus {
@@ -37,23 +21,8 @@ fn status(state: GuardrailState) -> GuardrailStatus {
     }
 }
 
-const CANARY: &str = r#"kind = "canary"
-    steps = [{ allocation = 0.1, hold = "1s" }, { allocation = 0.5, hold = "10s" }]"#;
-
 fn canary() -> Experiment {
-    let text = format!(
-        r#"
-        [experiments.iris]
-        model = "iris"
-        unit = {{ header = "x-user-id" }}
-        {CANARY}
-        variants = [
-            {{ name = "control", component = "a" }},
-            {{ name = "treatment", component = "b" }},
-        ]
-        "#
-    );
-    Experiments::parse(&text).unwrap().get("iris").unwrap().clone()
+    fixtures::canary("[{ allocation = 0.1, hold = \"1s\" }, { allocation = 0.5, hold = \"10s\" }]")
 }
 
 #[test]
@@ -163,7 +132,7 @@ fn rewards(rewards: &[f64]) -> AllCounts {
 
 #[test]
 fn bandit_follows_rewards_and_keeps_the_minimum() {
-    let bandit = experiment("kind = \"bandit\"\nminimum_allocation = 0.1");
+    let bandit = experiment("kind = \"bandit\"\nminimum_allocation = 0.1", 0.1);
     let counts = rewards(&[0.9; 50]);
     let (after, kind, detail) =
         reallocate(&bandit, &Change::default(), &counts, 0.1, REALLOCATION).unwrap();
@@ -184,7 +153,7 @@ fn bandit_follows_rewards_and_keeps_the_minimum() {
 #[test]
 fn bandit_follows_its_metric() {
     let metric = "metric = { kind = \"accuracy\" }";
-    let bandit = experiment(&format!("kind = \"bandit\"\nminimum_allocation = 0.1\n{metric}"));
+    let bandit = experiment(&format!("kind = \"bandit\"\nminimum_allocation = 0.1\n{metric}"), 0.1);
     let mut counts = rewards(&[0.9; 50]);
     // The second metric is accuracy, the last one is the reward.
     counts.units.values_mut().for_each(|units| units.moments.swap(1, 3));
@@ -242,7 +211,7 @@ async fn counts_of_a_run_are_removed() {
 
 #[test]
 fn numbers_of_other_variants_have_other_keys() {
-    let one = experiment("");
+    let one = experiment("", 0.1);
     let mut other = one.clone();
     other.variants[1].component = "c".into();
     assert_ne!(looks_key(&one), looks_key(&other));
@@ -252,7 +221,7 @@ fn numbers_of_other_variants_have_other_keys() {
 #[tokio::test]
 async fn two_nodes_agree_on_a_rollback_and_its_entry() {
     let store = GrantedStore::in_memory();
-    let experiment = experiment("");
+    let experiment = experiment("", 0.1);
     let rollback = Rollback { reason: "errors".into(), time: 5 };
     let before = Change::default();
     let after = before.roll_back(&experiment, "treatment", rollback).unwrap();
@@ -269,7 +238,7 @@ async fn two_nodes_agree_on_a_rollback_and_its_entry() {
 #[tokio::test]
 async fn entry_of_a_node_that_died_is_recorded_before_the_next_change() {
     let store = GrantedStore::in_memory();
-    let experiment = experiment("");
+    let experiment = experiment("", 0.1);
     let shares = BTreeMap::from([("treatment".to_owned(), 0.2)]);
     let lost = event("a", EventKind::Ramped, "treatment 20 %".into());
     let change = Change::default().ramp(&experiment, &shares).unwrap();
@@ -336,7 +305,7 @@ async fn rollbacks_and_the_newest_entry_of_each_kind_stay_in_a_full_journal() {
 #[tokio::test]
 async fn restarted_period_is_in_the_journal_and_keeps_the_allocations() {
     let store = GrantedStore::in_memory();
-    let experiment = experiment("");
+    let experiment = experiment("", 0.1);
     let shares = BTreeMap::from([("treatment".to_owned(), 0.2)]);
     let change = Change::default().ramp(&experiment, &shares).unwrap();
     let ramped = event("operator", EventKind::Ramped, String::new());
