@@ -1,14 +1,12 @@
 //! Guardrails of predictions: accuracy with feedback that arrives late, and drift by the drift
 //! monitor.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use serde_json::{Value, json};
 use spinfer_tests::{Spinfer, wait_until};
 
-use super::ExperimentApp;
 use super::ramps::command;
 use super::records::{PREDICT, SETOSA, iris};
+use super::{ExperimentApp, wait_until_settled};
 use crate::drift::training;
 
 /// An experiment of two versions with equal shares and a guardrail.
@@ -86,11 +84,7 @@ fn accuracy_counts_units_since_the_resume_and_no_late_feedback_of_earlier_ones()
         means["accuracy"]["units"].as_u64() == u64::try_from(treated).ok()
     });
     wait_until("the guardrail waits for units", || state(&host) == "waiting");
-    let resumed = journal(&host, "started")[0]["time"].as_u64().unwrap();
-    wait_until("the allocations are settled", || {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        now > Duration::from_millis(resumed + 5_000)
-    });
+    wait_until_settled(journal(&host, "started")[0]["time"].as_u64().unwrap());
     feed(&host, predictions(&host, "second").iter(), true);
     wait_until("the guardrail holds", || state(&host) == "holds");
     assert_eq!(journal(&host, "rolled_back").len(), 1);

@@ -14,8 +14,9 @@ mod shadows; // copies of requests
 mod unavailable; // variants that cannot serve
 
 use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use spinfer_tests::{Client, Launch, Manifest, Response, Spinfer};
+use spinfer_tests::{Client, Launch, Manifest, Response, Spinfer, wait_until};
 
 /// The grants that a router needs.
 const GRANTS: &str = "key_value_stores = [\"default\"]\n\
@@ -116,6 +117,13 @@ fn metric_sum(spinfer: &Spinfer, name: &str) -> u64 {
         value.parse::<u64>().unwrap()
     });
     values.sum()
+}
+
+/// Waits until the change at `time`, in milliseconds of Unix time, is settled: units that are first seen
+/// before are in no comparison.
+fn wait_until_settled(time: u64) {
+    let settled = UNIX_EPOCH + Duration::from_millis(time + 5_000);
+    wait_until("the allocations are settled", || SystemTime::now() > settled);
 }
 
 fn variant(response: &Response) -> &str {

@@ -2,13 +2,12 @@
 //! a shadow agrees.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use spinfer_tests::{Spinfer, run, wait_until};
 
 use super::ramps::command;
-use super::{ExperimentApp, GRANTS};
+use super::{ExperimentApp, GRANTS, wait_until_settled};
 
 pub(super) const PREDICT: &str = "/v2/models/iris/predict";
 pub(super) const SETOSA: &[u8] = br#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
@@ -142,11 +141,7 @@ fn units_of_an_earlier_experiment_of_the_same_name_count_anew() {
         let spinfer = node(treatment);
         wait_until("the experiment starts anew", || started(&spinfer, times).is_some());
         wait_until("nothing counts", || units(&spinfer) == Some(0));
-        let start = Duration::from_millis(started(&spinfer, times).unwrap());
-        wait_until("the allocations are settled", || {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-            now > start + Duration::from_secs(5)
-        });
+        wait_until_settled(started(&spinfer, times).unwrap());
         all_predict(&spinfer);
     }
 }
