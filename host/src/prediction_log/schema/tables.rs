@@ -59,7 +59,7 @@ const VERSION_2: [Step; 6] = [
     Step { table: "predictions", column: "epoch", sql: EPOCHS },
     Step { table: "retention", column: "time", sql: RETENTION },
     Step { table: "outbox", column: "seq", sql: OUTBOX },
-    Step { table: "experiment_units", column: "unit", sql: EXPERIMENTS },
+    Step { table: "experiment_units", column: "run", sql: EXPERIMENTS },
 ];
 
 /// A change of the schema.
@@ -92,8 +92,9 @@ CREATE VIEW prediction_log AS
 
 /// What is known of each unit of an experiment: of its records, and of their feedback. The id tells
 /// files apart whose counts are added; a recovered file has that of the damaged one, which is older,
-/// too.
+/// too. Units of a development version, which did not know the run of its experiment, count anew.
 const EXPERIMENTS: &str = "
+DROP TABLE IF EXISTS experiment_units;
 CREATE TABLE experiment_units (
     experiment     TEXT NOT NULL,
     unit           TEXT NOT NULL,
@@ -111,12 +112,13 @@ CREATE TABLE experiment_units (
     reward         REAL NOT NULL DEFAULT 0,
     PRIMARY KEY (experiment, unit)
 ) WITHOUT ROWID, STRICT;
-CREATE TABLE experiment_file (
+CREATE TABLE IF NOT EXISTS experiment_file (
     id      TEXT NOT NULL PRIMARY KEY,
     created INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
 INSERT INTO experiment_file
-    VALUES (lower(hex(randomblob(16))), CAST(strftime('%s', 'now') AS INTEGER));
+    SELECT lower(hex(randomblob(16))), CAST(strftime('%s', 'now') AS INTEGER)
+    WHERE NOT EXISTS (SELECT 1 FROM experiment_file);
 ";
 
 /// The unit that a router assigned, the probability with which its variant was drawn, and the variant
