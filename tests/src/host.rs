@@ -171,10 +171,17 @@ impl Spinfer {
 
 impl Drop for Spinfer {
     fn drop(&mut self) {
+        /// Maximum length shown of a line, in characters: guests print long ones on purpose.
+        const MAX_LINE: usize = 300;
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let _ = writeln!(std::io::stderr(), "--- log of spinfer\n{}---", self.log());
+            let mut stderr = std::io::stderr().lock();
+            let _ = writeln!(stderr, "--- log of spinfer");
+            for line in self.log().lines() {
+                let _ = writeln!(stderr, "{line:.MAX_LINE$}");
+            }
+            let _ = writeln!(stderr, "---");
         }
     }
 }
