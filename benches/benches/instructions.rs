@@ -9,6 +9,8 @@
 //!
 //! The profiles are kept in `target/instructions`, for `callgrind_annotate`.
 
+mod one_model;
+
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -23,17 +25,12 @@ use http::{Request, Response, StatusCode};
 use http_body_util::combinators::MapErr;
 use http_body_util::{BodyExt, Full};
 use mimalloc::MiMalloc;
-use spinfer::config::app::App;
-use spinfer::config::manifest;
-use spinfer::host::Host;
 use spinfer::http::spin_headers::RequestOrigin;
 use spinfer::request;
-use spinfer_benches::application::{
-    Application, INFER, IRIS, Operation, PREDICT, iris_component, iris_model, root, state_dir,
-};
+use spinfer_benches::application::{INFER, IRIS, Operation, PREDICT, iris_model, root};
 use spinfer_benches::callgrind::{self, Function, Profile};
-use spinfer_benches::reference::{self, Evaluator, Model};
-use tokio::runtime::{Builder, Runtime};
+use spinfer_benches::reference::{self, Evaluator, Iris};
+use tokio::runtime::Builder;
 
 /// That of the host.
 #[global_allocator]
@@ -142,7 +139,7 @@ fn serve(case: Case, operation: Operation<'static>, requests: u32) -> Result<()>
         Case::Requests => runtime.block_on(runtime.spawn(async move { all.for_each(drop) })),
         Case::Reference => {
             let path = iris_model("1").join("model.onnx");
-            let model = Model::load(&path, Some(Evaluator::Lean), None)?;
+            let model = Iris::load(&path, Some(Evaluator::Lean), None)?;
             runtime.block_on(runtime.spawn(async move {
                 for request in all {
                     read(reference::handle(&model, request).await).await;
@@ -151,7 +148,12 @@ fn serve(case: Case, operation: Operation<'static>, requests: u32) -> Result<()>
         }
         Case::Fast | Case::Standard | Case::Installed => {
             let dir = tempfile::tempdir()?;
-            let host = host(case, dir.path(), &runtime)?;
+            let host = {
+                let _in = runtime.enter();
+                let settings = case.settings().context("not a case of the host")?;
+                let cached = case == Case::Installed;
+                one_model::host(&iris_model("1"), settings, cached, dir.path())?
+            };
             let serving = Arc::clone(&host);
             runtime.block_on(runtime.spawn(async move {
                 for request in all {
@@ -162,23 +164,6 @@ fn serve(case: Case, operation: Operation<'static>, requests: u32) -> Result<()>
         }
     };
     Ok(served?)
-}
-
-/// The iris classifier in this process.
-fn host(case: Case, dir: &Path, runtime: &Runtime) -> Result<Arc<Host>> {
-    let _in = runtime.enter();
-    // Valgrind has little address space for the pool of instances.
-    let limits = "limits.instances = 2\nlimits.idle = '1h'";
-    let settings = case.settings().context("not a case of the host")?;
-    let settings = format!("[component.iris.tool.spinfer]\n{limits}\n{settings}");
-    let (component, model) = (iris_component(), iris_model("1"));
-    let application = Application::new("").with(IRIS, "iris", &component, &model, &settings);
-    let manifest = manifest::read(&application.write(dir, "spin")?)?;
-    let mut app = App::resolve(&manifest, dir)?;
-    if case != Case::Installed {
-        app.cache.limits.memory = 0;
-    }
-    Host::new(&app, &state_dir()?)
 }
 
 /// The profile of one request.

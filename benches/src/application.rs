@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
+use spinfer_backend_ort::library::FILE;
 
 /// The folder of the repository.
 #[must_use]
@@ -34,6 +35,12 @@ pub fn iris_model(version: &str) -> PathBuf {
     root().join("models/iris-classifier").join(version)
 }
 
+/// ONNX Runtime's library as `make onnxruntime` installs it.
+#[must_use]
+pub fn onnxruntime_library() -> PathBuf {
+    root().join("target/onnxruntime").join(FILE)
+}
+
 /// The default route of the iris classifier.
 pub const IRIS: &str = "/v2/models/iris-classifier";
 
@@ -55,8 +62,20 @@ pub const INFER: Operation<'_> = Operation {
 };
 
 /// A part of the response to [`PREDICT`].
-/// A prediction for one row of features.
 pub const PREDICTED: &str = r#""prediction":"setosa""#;
+
+/// A body of `infer` with some rows of features.
+#[must_use]
+pub fn infer_rows(rows: u32) -> String {
+    let mut data = String::new();
+    for row in 0..rows {
+        let _ = write!(data, "5.1, 3.5, 1.{}, 0.{}, ", row % 10, row % 7);
+    }
+    let data = data.trim_end_matches(", ");
+    format!(
+        r#"{{"inputs": [{{"name": "features", "shape": [{rows}, 4], "datatype": "FP32", "data": [{data}]}}]}}"#
+    )
+}
 
 /// Builds a manifest.
 #[derive(Clone, Debug)]

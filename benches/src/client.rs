@@ -25,6 +25,18 @@ pub fn post(route: &str, operation: Operation<'_>) -> Vec<u8> {
     .into_bytes()
 }
 
+/// An encoded request for an inference on `body`, with more headers.
+#[must_use]
+pub fn infer(route: &str, headers: &[(&str, String)], body: &[u8]) -> Vec<u8> {
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    let head = format!(
+        "POST {route}/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n{headers}\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
 /// An encoded GET request for `path`.
 #[must_use]
 pub fn get(path: &str) -> Vec<u8> {

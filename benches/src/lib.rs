@@ -4,6 +4,7 @@
 pub mod application;
 pub mod callgrind;
 pub mod client;
+pub mod image;
 pub mod network;
 pub mod open_loop;
 pub mod process;

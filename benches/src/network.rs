@@ -67,8 +67,8 @@ fn graph() -> ModelProto {
         name: "mlp".into(),
         node: nodes,
         initializer: weights,
-        input: vec![value("x", features)],
-        output: vec![value("y", classes)],
+        input: vec![value("x", [None, Some(features)])],
+        output: vec![value("y", [None, Some(classes)])],
         ..GraphProto::default()
     };
     let opset = OperatorSetIdProto { domain: String::new(), version: 17 };
@@ -80,7 +80,7 @@ fn graph() -> ModelProto {
     }
 }
 
-fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+pub(crate) fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
     NodeProto {
         op_type: operator.into(),
         name: output.into(),
@@ -90,14 +90,17 @@ fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
     }
 }
 
-/// A matrix with a free number of rows.
-fn value(name: &str, columns: usize) -> ValueInfoProto {
-    let axis = |value| Dimension { value: Some(value) };
-    let columns = i64::try_from(columns).unwrap_or(i64::MAX);
-    let rows = DimensionValue::Name("rows".into());
-    let dim = vec![axis(rows), axis(DimensionValue::Size(columns))];
-    let tensor =
-        TensorTypeProto { elem_type: data_type::FLOAT, shape: Some(TensorShapeProto { dim }) };
+/// An input or output of FP32. `None` is a free number of rows.
+pub(crate) fn value<const N: usize>(name: &str, shape: [Option<usize>; N]) -> ValueInfoProto {
+    let axis = |size: Option<usize>| {
+        let value = match size {
+            Some(size) => DimensionValue::Size(i64::try_from(size).unwrap_or(i64::MAX)),
+            None => DimensionValue::Name("rows".into()),
+        };
+        Dimension { value: Some(value) }
+    };
+    let shape = TensorShapeProto { dim: shape.into_iter().map(axis).collect() };
+    let tensor = TensorTypeProto { elem_type: data_type::FLOAT, shape: Some(shape) };
     let r#type = Some(TypeProto { tensor: Some(tensor), ..TypeProto::default() });
     ValueInfoProto { name: name.into(), r#type }
 }

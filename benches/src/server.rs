@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::application::state_dir;
+use crate::application::{root, state_dir};
 use crate::process::Process;
 
 /// Timeout of a line of the log.
@@ -122,12 +122,7 @@ impl Log {
 /// # Errors
 /// If the runtime config cannot be written.
 pub fn spinfer(manifest: &Path) -> Result<Command> {
-    let mut command = spinfer_with_cache(manifest)?;
-    let config = state_dir()?.join("no-cache.toml");
-    std::fs::write(&config, "[cache]\nmemory = 0\n")
-        .with_context(|| config.display().to_string())?;
-    command.arg("--runtime-config-file").arg(config);
-    Ok(command)
+    spinfer_without_cache_in(manifest, &state_dir()?)
 }
 
 /// `spinfer up` with the default response cache.
@@ -155,6 +150,19 @@ pub fn spinfer_command() -> Command {
     Command::new(sibling("spinfer"))
 }
 
+/// `spinfer up` with a state directory, without a response cache.
+///
+/// # Errors
+/// If the runtime config cannot be written.
+pub fn spinfer_without_cache_in(manifest: &Path, state_dir: &Path) -> Result<Command> {
+    let mut command = spinfer_in(manifest, state_dir);
+    let config = state_dir.join("no-cache.toml");
+    std::fs::write(&config, "[cache]\nmemory = 0\n")
+        .with_context(|| config.display().to_string())?;
+    command.arg("--runtime-config-file").arg(config);
+    Ok(command)
+}
+
 /// `spinfer up` with these `settings` under `[cache]`, which are written into `dir`.
 ///
 /// # Errors
@@ -172,6 +180,14 @@ pub fn spinfer_caching(manifest: &Path, settings: &str, dir: &Path) -> Result<Co
 pub fn reference(model: &Path) -> Command {
     let mut command = Command::new(sibling("reference"));
     command.arg(model.join("model.onnx"));
+    command
+}
+
+/// The Go service (`benches/go`), with a cache of `responses` for each operation.
+#[must_use]
+pub fn go(responses: usize) -> Command {
+    let mut command = Command::new(root().join("target/go/iris"));
+    command.arg("-lru").arg(responses.to_string());
     command
 }
 

@@ -12,7 +12,7 @@ use clap::Parser;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use spinfer_benches::reference::{self, Evaluator, Model};
+use spinfer_benches::reference::{self, Evaluator, Image, Iris, Service};
 use tokio::net::TcpListener;
 
 #[derive(Parser)]
@@ -23,30 +23,40 @@ struct Options {
     /// Evaluator of the graph [default: the one that spinfer prefers]
     #[arg(long)]
     evaluator: Option<Evaluator>,
-    /// ONNX Runtime's library [default: the one in the folder of this program]
+    /// ONNX Runtime's library [default: that of `make onnxruntime`]
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
-    /// Graph of the iris classifier
+    /// Serve the classifier of images instead of iris
+    #[arg(long)]
+    image: bool,
+    /// The graph
     model: PathBuf,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let options = Options::parse();
-    let model = Arc::new(Model::load(&options.model, options.evaluator, options.library)?);
-    let listener = TcpListener::bind(options.listen).await?;
+    let Options { listen, evaluator, library, image, model } = Options::parse();
+    match image {
+        true => serve(listen, Image::load(&model, evaluator, library)?).await,
+        false => serve(listen, Iris::load(&model, evaluator, library)?).await,
+    }
+}
+
+async fn serve(listen: SocketAddr, service: impl Service) -> Result<()> {
+    let service = Arc::new(service);
+    let listener = TcpListener::bind(listen).await?;
     writeln!(std::io::stdout(), "Serving http://{}", listener.local_addr()?)?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let model = Arc::clone(&model);
-        let service = service_fn(move |request| {
-            let model = Arc::clone(&model);
-            async move { Ok::<_, Infallible>(reference::handle(&model, request).await) }
+        let service = Arc::clone(&service);
+        let respond = service_fn(move |request| {
+            let service = Arc::clone(&service);
+            async move { Ok::<_, Infallible>(reference::handle(&*service, request).await) }
         });
         tokio::spawn(async move {
             // An error of a connection concerns only its client.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), respond).await;
         });
     }
 }
