@@ -89,13 +89,18 @@ lint: target cc ## check formatting and run clippy with warnings denied
 fmt: ## format the code
 	cargo fmt --all
 
-bench: components onnxruntime clients redis ## run the benchmarks of benches/RESULTS.md (needs wrk)
+bench: components onnxruntime clients redis go valgrind ## run the benchmarks of benches/RESULTS.md (needs wrk)
 	@command -v wrk >/dev/null || { echo "wrk is not installed: apt-get install wrk"; exit 1; }
 	$(call say,"building the host and the tools")
-	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin slow_readers --bin cached --bin routed --bin recording
+	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin latency --bin large --bin cold --bin fair --bin batching --bin spellings --bin slow_readers --bin cached --bin routed --bin recording
 	$(call say,"comparison under load")
 	./target/release/compare
-	./target/release/compare --rounds 3 --seconds 3 --version 2
+	./target/release/compare --version 2
+	$(call say,"latency at a fixed rate")
+	./target/release/latency
+	./target/release/latency --share 0.8
+	$(call say,"large inputs")
+	./target/release/large
 	$(call say,"cold start and memory (compiles a thousand components the first time)")
 	./target/release/cold
 	$(call say,"fairness: one saturated route and one other")
@@ -116,7 +121,7 @@ bench: components onnxruntime clients redis ## run the benchmarks of benches/RES
 	$(call say,"overhead of the prediction log and drift detection; exports")
 	./target/release/recording
 	$(call say,"requests without sockets")
-	cargo bench --locked --workspace --bench allocations --bench cache --bench request
+	cargo bench --locked --workspace --bench allocations --bench cache --bench request --bench instructions
 	$(call say,"hit rates of cache policies")
 	cargo run --release --locked --manifest-path benches/caches/Cargo.toml --target-dir target/caches
 

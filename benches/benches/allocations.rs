@@ -165,25 +165,25 @@ fn measure(cases: &[Case], model: &Path, native: &impl Service) -> Result<()> {
         let (row, _) = runtime.block_on(case.row("native reference", None, serve))?;
         writeln!(out, "{row}")?;
     }
-    let mut of_first = Vec::new();
+    let mut of_predict = Vec::new();
     for (name, settings) in SETTINGS {
         let dir = tempfile::tempdir()?;
         let host = {
             let _in = runtime.enter();
             one_model::host(model, settings, false, dir.path())?
         };
-        for (index, case) in cases.iter().enumerate() {
+        for case in cases {
             let client = RequestOrigin::inside().client;
             let serve =
                 async |request: Request<Body>| request::handle(&host, client, request).await;
             let (row, allocations) = runtime.block_on(case.row(name, Some(&host), serve))?;
             writeln!(out, "{row}")?;
-            if index == 0 {
-                of_first.push(allocations);
+            if case.name == PREDICT.name {
+                of_predict.push(allocations);
             }
         }
     }
-    let [with_drift, without, ..] = of_first[..] else { return Ok(()) };
+    let [with_drift, without, ..] = of_predict[..] else { return Ok(()) };
     ensure!(
         with_drift - without < MAX_OF_DRIFT,
         "drift allocates for each record: {with_drift} allocations a request, {without} without"

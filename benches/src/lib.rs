@@ -7,6 +7,7 @@ pub mod client;
 pub mod image;
 pub mod network;
 pub mod open_loop;
+pub mod probabilities;
 pub mod process;
 pub mod redis_server;
 pub mod reference;

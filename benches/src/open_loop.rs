@@ -27,8 +27,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// A load on a schedule.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule<'a> {
-    /// The encoded request.
-    pub request: &'a [u8],
+    /// The encoded requests: one after the other, then from the first again.
+    pub encoded: &'a [Vec<u8>],
     /// Requests per second, evenly spaced; if infinite, each connection sends the next request at
     /// once.
     pub rate: f64,
@@ -124,7 +124,8 @@ pub fn run(address: SocketAddr, load: Schedule<'_>) -> Result<Outcome> {
             }
             let Some(index) = free.pop_front() else { break };
             let could = due.max(connections[index].free_since);
-            connections[index].send(load.request, due)?;
+            let request = &load.encoded[sent as usize % load.encoded.len()];
+            connections[index].send(request, due)?;
             outcome.lag.record(nanoseconds(now - could))?;
             sent += 1;
         }
@@ -220,9 +221,9 @@ mod tests {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
             }
         });
-        let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let encoded = &[b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_vec()];
         // One per millisecond.
-        let load = Schedule { request, rate: 1000.0, requests: 150, connections: 1 };
+        let load = Schedule { encoded, rate: 1000.0, requests: 150, connections: 1 };
         let outcome = run(address, load).unwrap();
         assert_eq!((outcome.latency.len(), outcome.lag.len()), (150, 150));
         // All were due before the stall ended, the last one 51 ms before.

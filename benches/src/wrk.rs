@@ -79,6 +79,29 @@ pub fn run_script(url: &str, script: &str, load: Load, dir: &Path) -> Result<Fig
     })
 }
 
+/// A script that sends another body with each request: the last feature of `operation` counts up from
+/// `first`.
+#[must_use]
+pub fn distinct(operation: Operation<'_>, first: u32) -> String {
+    counting(operation, first, "n")
+}
+
+/// A script that sends `count` bodies over and over.
+#[must_use]
+pub fn repeated(operation: Operation<'_>, count: u32) -> String {
+    counting(operation, 0, &format!("n % {count}"))
+}
+
+/// A script whose request number `n` has `number`, a Lua expression, as its last feature, in units of
+/// 10^-7. Each thread of wrk has its own `n`; there is one thread.
+fn counting(operation: Operation<'_>, first: u32, number: &str) -> String {
+    let body = operation.body.replace("0.2]", "%.7f]");
+    format!(
+        "local n = {first}\nrequest = function() n = n + 1\n\
+         return wrk.format(nil, nil, nil, string.format('{body}', ({number}) / 1e7)) end\n"
+    )
+}
+
 fn milliseconds(text: &str) -> Result<f64> {
     for (unit, factor) in [("us", 1e-3), ("ms", 1.0), ("s", 1e3)] {
         if let Some(number) = text.strip_suffix(unit) {

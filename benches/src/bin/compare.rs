@@ -1,138 +1,167 @@
-//! The load comparison: each server under the same load, in several rounds. Throughputs are
-//! compared with the native reference server in the same round, as machines are noisy. Prints
-//! Markdown.
+//! The load comparison: servers of the iris classifier under the same load of `wrk`, in alternating
+//! slices. Ratios are medians over the rounds of the ratio within a round, as machines are noisy.
+//! Every server must return the same probabilities. Prints Markdown.
 //!
-//! `wrk` measures the maximum throughput. Then an open loop with a lower rate measures the latency
-//! of a server that is not overloaded. Both use keep-alive connections, and the same cores as the
-//! server.
+//! Load generator and server share the cores. With new bodies, no request occurs twice; repeated ones
+//! are a thousand, over and over.
 
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 use spinfer_benches::application::{
     Application, INFER, IRIS, Operation, PREDICT, iris_component, iris_model,
 };
-use spinfer_benches::server::{Server, reference, spinfer};
-use spinfer_benches::{client, machine, median, open_loop, wrk};
+use spinfer_benches::probabilities::Probabilities;
+use spinfer_benches::server::{Server, go, reference, spinfer_in, spinfer_without_cache_in};
+use spinfer_benches::{machine, median, wrk};
 
 #[derive(Parser)]
 struct Options {
     /// Rounds; figures are medians over them
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Duration of each load on each server in each round, in seconds
-    #[arg(long, default_value_t = 5)]
+    /// Duration of the load on each server in each round, in seconds
+    #[arg(long, default_value_t = 4)]
     seconds: u32,
     /// Number of keep-alive connections
     #[arg(long, default_value_t = 64)]
     connections: u32,
-    /// Rate of the open loop, as a share of its maximum throughput. That differs from wrk's, as
-    /// both load generators take processor time from the server
-    #[arg(long, default_value_t = 0.8)]
-    share: f64,
-    /// Version of the iris classifier
+    /// Version of the iris classifier; the Go service only has version 1
     #[arg(long, default_value = "1")]
     version: String,
 }
+
+const REFERENCE: &str = "native reference";
+const ONNX_RUNTIME: &str = "native reference, ONNX Runtime";
+const GO: &str = "Go net/http";
+const GO_LRU: &str = "Go net/http with an LRU";
+const FAST: &str = "spinfer, fast door";
+const STANDARD: &str = "spinfer, standard door";
+const WITHOUT_CACHE: &str = "spinfer, as installed, cache off";
+const INSTALLED: &str = "spinfer, as installed";
+
+/// The ratios with a target: with new bodies, and with repeated ones.
+const NEW_RATIOS: [(&str, &str); 5] = [
+    (FAST, REFERENCE),
+    (FAST, GO),
+    (STANDARD, REFERENCE),
+    (INSTALLED, WITHOUT_CACHE),
+    (INSTALLED, GO_LRU),
+];
+const REPEATED_RATIOS: [(&str, &str); 1] = [(INSTALLED, GO_LRU)];
+
+/// Number of repeated bodies.
+const REPEATED: u32 = 1000;
+/// Number of responses that the Go service caches, more than repeated bodies.
+const LRU: usize = 100_000;
 
 /// Figures of a server under load.
 struct Figures {
     peak: wrk::Figures,
     cpu_us: f64,
     memory_mib: f64,
-    steady: open_loop::Outcome,
+}
+
+/// A server, and its figures in each round.
+struct Row {
+    name: &'static str,
+    command: Command,
+    figures: Vec<Figures>,
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
     let dir = tempfile::tempdir()?;
-    let mut servers = [
-        ("native reference", reference(&iris_model(&options.version))),
-        ("spinfer, fast door", behind("fast", dir.path(), &options)?),
-        ("spinfer, standard door", behind("standard", dir.path(), &options)?),
-    ];
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", machine()?)?;
     for operation in [PREDICT, INFER] {
-        let mut figures: [Vec<Figures>; 3] = Default::default();
-        for _ in 0..options.rounds {
-            for ((_, command), figures) in servers.iter_mut().zip(&mut figures) {
-                let server = Server::start(command)?;
-                figures.push(measure(&server, operation, &options, dir.path())?);
-            }
-        }
-        let rows: Vec<_> = servers.iter().map(|(name, _)| *name).zip(&figures).collect();
-        writeln!(out, "\n`{}`, version {}:\n", operation.name, options.version)?;
-        writeln!(out, "{}", peak_table(&rows))?;
-        let share = options.share * 100.0;
-        writeln!(out, "at {share:.0} % of the maximum throughput of the open loop:\n")?;
-        write!(out, "{}", steady_table(&rows))?;
+        let mut rows = all(dir.path(), &options)?;
+        let script = wrk::distinct(operation, 0);
+        measure(&mut rows, operation, &script, &options, dir.path())?;
+        writeln!(out, "\n`{}`, version {}, every body new:\n", operation.name, options.version)?;
+        writeln!(out, "{}\n{}", table(&rows), ratios(&rows, &NEW_RATIOS))?;
+        let mut rows = all(dir.path(), &options)?;
+        rows.retain(|row| [GO_LRU, INSTALLED].contains(&row.name));
+        let script = wrk::repeated(operation, REPEATED);
+        measure(&mut rows, operation, &script, &options, dir.path())?;
+        writeln!(out, "{REPEATED} bodies, repeated:\n\n{}", table(&rows))?;
+        write!(out, "{}", ratios(&rows, &REPEATED_RATIOS))?;
     }
     Ok(())
 }
 
-/// The iris classifier behind `door`.
-fn behind(door: &str, dir: &Path, options: &Options) -> Result<Command> {
+/// Every server. The doors are compared without prediction log, which the reference lacks.
+fn all(dir: &Path, options: &Options) -> Result<Vec<Row>> {
+    const NO_LOG: &str = "tool.spinfer.prediction_log.enabled = false";
     let (component, model) = (iris_component(), iris_model(&options.version));
-    let settings = format!("tool.spinfer.door = '{door}'");
-    let application = Application::new("").with(IRIS, "iris", &component, &model, &settings);
-    spinfer(&application.write(dir, door)?)
+    let manifest = |name: &str, settings: &str| {
+        Application::new("").with(IRIS, "iris", &component, &model, settings).write(dir, name)
+    };
+    let fast = manifest("fast", &format!("tool.spinfer.door = 'fast'\n{NO_LOG}"))?;
+    let standard = manifest("standard", &format!("tool.spinfer.door = 'standard'\n{NO_LOG}"))?;
+    let installed = manifest("installed", "")?;
+    let state = dir.join("state");
+    std::fs::create_dir_all(&state)?;
+    let mut onnx_runtime = reference(&model);
+    onnx_runtime.args(["--evaluator", "onnxruntime"]);
+    let mut servers = vec![(REFERENCE, reference(&model)), (ONNX_RUNTIME, onnx_runtime)];
+    if options.version == "1" {
+        servers.extend([(GO, go(0)), (GO_LRU, go(LRU))]);
+    }
+    servers.extend([
+        (FAST, spinfer_without_cache_in(&fast, &state)?),
+        (STANDARD, spinfer_without_cache_in(&standard, &state)?),
+        (WITHOUT_CACHE, spinfer_without_cache_in(&installed, &state)?),
+        (INSTALLED, spinfer_in(&installed, &state)),
+    ]);
+    let rows = servers.into_iter();
+    Ok(rows.map(|(name, command)| Row { name, command, figures: Vec::new() }).collect())
 }
 
 fn measure(
-    server: &Server,
+    rows: &mut [Row],
     operation: Operation<'_>,
+    script: &str,
     options: &Options,
     dir: &Path,
-) -> Result<Figures> {
-    let Options { connections, seconds, .. } = *options;
-    let before = server.process().cpu_seconds()?;
-    let load = wrk::Load { connections, seconds };
-    let peak = wrk::run(server, IRIS, operation, load, dir)?;
-    let cpu_us = (server.process().cpu_seconds()? - before) * 1e6 / peak.requests;
-    let memory_mib = server.process().resident()?.total();
-    let request = client::post(IRIS, operation);
-    let run = |rate: f64, requests: u32| {
-        let connections = connections as usize;
-        open_loop::run(
-            server.address,
-            open_loop::Schedule { request: &request, rate, requests, connections },
-        )
-    };
-    // Without a schedule.
-    let max = run(f64::INFINITY, requests(peak.requests_per_second, seconds))?.rate();
-    let rate = max * options.share;
-    let steady = run(rate, requests(rate, seconds))?;
-    Ok(Figures { peak, cpu_us, memory_mib, steady })
+) -> Result<()> {
+    let load = wrk::Load { connections: options.connections, seconds: options.seconds };
+    let mut expected = None;
+    for _ in 0..options.rounds {
+        for Row { name, command, figures } in &mut *rows {
+            let server = Server::start(command)?;
+            let probabilities = Probabilities::of(&server, operation)?;
+            let expected = expected.get_or_insert_with(|| probabilities.clone());
+            expected.check(&probabilities).context(*name)?;
+            let before = server.process().cpu_seconds()?;
+            let url = format!("http://{}{IRIS}/{}", server.address, operation.name);
+            let peak = wrk::run_script(&url, script, load, dir)?;
+            let cpu_us = (server.process().cpu_seconds()? - before) * 1e6 / peak.requests;
+            let memory_mib = server.process().resident()?.total();
+            figures.push(Figures { peak, cpu_us, memory_mib });
+        }
+    }
+    Ok(())
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive count")]
-fn requests(rate: f64, seconds: u32) -> u32 {
-    (rate * f64::from(seconds)) as u32
-}
-
-type Rows<'a> = [(&'a str, &'a Vec<Figures>)];
-
-/// Medians over the rounds; the ratio is the median of the rounds' ratios.
-fn peak_table(rows: &Rows<'_>) -> String {
-    let reference = rows[0].1;
+/// Medians over the rounds; the ratio is to the first server.
+fn table(rows: &[Row]) -> String {
     let mut text = String::from(
         "| server | requests/s | ratio | p50 ms | p99 ms | CPU us/request | resident MiB |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for (name, figures) in rows {
-        let of = |field: fn(&Figures) -> f64| median(figures.iter().map(field));
-        let ratios = figures.iter().zip(reference);
-        let ratio =
-            median(ratios.map(|(a, b)| a.peak.requests_per_second / b.peak.requests_per_second));
+    for row in rows {
+        let of = |field: fn(&Figures) -> f64| median(row.figures.iter().map(field));
         let _ = writeln!(
             text,
-            "| {name} | {:.0} | {ratio:.2} | {:.2} | {:.2} | {:.1} | {:.0} |",
+            "| {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.1} | {:.0} |",
+            row.name,
             of(|f| f.peak.requests_per_second),
+            ratio(row, &rows[0]),
             of(|f| f.peak.p50_ms),
             of(|f| f.peak.p99_ms),
             of(|f| f.cpu_us),
@@ -142,25 +171,20 @@ fn peak_table(rows: &Rows<'_>) -> String {
     text
 }
 
-/// Medians over the rounds of each round's percentiles.
-fn steady_table(rows: &Rows<'_>) -> String {
-    let mut text = String::from(
-        "| server | requests/s | p50 ms | p99 ms | p99.9 ms | generator lag p99 ms |\n\
-         | --- | --- | --- | --- | --- | --- |\n",
-    );
-    for (name, figures) in rows {
-        let of = |field: fn(&open_loop::Outcome) -> f64| {
-            median(figures.iter().map(|figures| field(&figures.steady)))
-        };
-        let _ = writeln!(
-            text,
-            "| {name} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} |",
-            of(open_loop::Outcome::rate),
-            of(|steady| steady.latency_ms(0.5)),
-            of(|steady| steady.latency_ms(0.99)),
-            of(|steady| steady.latency_ms(0.999)),
-            of(|steady| steady.lag_ms(0.99)),
-        );
+/// The median over the rounds of the ratio of throughputs.
+fn ratio(row: &Row, base: &Row) -> f64 {
+    let rounds = row.figures.iter().zip(&base.figures);
+    median(rounds.map(|(a, b)| a.peak.requests_per_second / b.peak.requests_per_second))
+}
+
+/// The ratios of those `pairs` that were measured.
+fn ratios(rows: &[Row], pairs: &[(&str, &str)]) -> String {
+    let find = |name: &str| rows.iter().find(|row| row.name == name);
+    let mut text = String::from("| ratio of throughputs | |\n| --- | --- |\n");
+    for (name, base) in pairs {
+        if let (Some(row), Some(base)) = (find(name), find(base)) {
+            let _ = writeln!(text, "| {name} / {} | {:.2} |", base.name, ratio(row, base));
+        }
     }
     text
 }
