@@ -7,6 +7,9 @@
 //! and after the last cancels out. Compiled guest code counts, and so do all threads. Each request has
 //! another body. What the loop itself executes to create requests is a case of its own, and subtracted.
 //!
+//! A call that takes longer than a millisecond moves to another thread ([`spinfer::guest::offload`]), in
+//! callgrind too, where a request takes fifty times as long. Measure a release build.
+//!
 //! The profiles are kept in `target/instructions`, for `callgrind_annotate`.
 
 mod one_model;

@@ -113,14 +113,14 @@ impl Function {
     }
 }
 
-/// The crate of a demangled symbol: `<alloc::vec::Vec<T> as core::ops::Drop>::drop` is of `alloc`.
+/// The crate of a demangled symbol, which is in front of its first `::`:
+/// `<alloc::vec::Vec<T> as core::ops::Drop>::drop` is of `alloc`, `<T as core::fmt::Debug>::fmt` of `core`.
 fn crate_of(symbol: &str) -> &str {
-    let start = symbol.trim_start_matches(['<', '&', '*', '(', '[']);
-    let start = ["mut ", "const ", "dyn "]
-        .iter()
-        .fold(start, |start, word| start.strip_prefix(word).unwrap_or(start));
-    let end = start.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(start.len());
-    &start[..end]
+    let mut names = symbol.match_indices("::").map(|(end, _)| {
+        let before = &symbol[..end];
+        before.rsplit(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or(before)
+    });
+    names.find(|name| !name.is_empty()).unwrap_or(symbol)
 }
 
 #[cfg(test)]
@@ -192,9 +192,10 @@ fn=0x0000000004c5a020
     }
 
     #[test]
-    fn a_symbol_belongs_to_the_crate_of_its_type() {
+    fn a_symbol_belongs_to_its_first_crate() {
         assert_eq!(crate_of("<alloc::vec::Vec<T> as core::ops::Drop>::drop"), "alloc");
         assert_eq!(crate_of("<&mut dyn tokio::io::AsyncRead as T>::poll_read"), "tokio");
+        assert_eq!(crate_of("<(A1,) as wasmtime::WasmParams>::store"), "wasmtime");
         assert_eq!(crate_of("serde_json::de::from_slice"), "serde_json");
     }
 }

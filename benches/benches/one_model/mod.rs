@@ -15,8 +15,8 @@ use spinfer_benches::application::{
 /// A host of the model folder `model`, with `settings` under `[component.<id>.tool.spinfer]`. The
 /// manifest is in `dir`.
 pub(crate) fn host(model: &Path, settings: &str, cached: bool, dir: &Path) -> Result<Arc<Host>> {
-    // Valgrind has little address space for the pool of instances.
-    let limits = "limits.instances = 2\nlimits.idle = '1h'";
+    // Valgrind has less than 64 GiB of address space in one piece for the pool of instances.
+    let limits = "limits.instances = 1\nlimits.idle = '1h'";
     let settings = format!("[component.model.tool.spinfer]\n{limits}\n{settings}");
     let application = Application::new("").with(IRIS, "model", &iris_component(), model, &settings);
     let manifest = manifest::read(&application.write(dir, "spin")?)?;
