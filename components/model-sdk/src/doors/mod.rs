@@ -1,5 +1,6 @@
 //! The doors: the interfaces through which the host calls the component.
 
+mod background;
 mod fast;
 mod standard;
 

@@ -5,9 +5,9 @@
 use spin_sdk::wasip3::exports::http::handler::Guest;
 use spin_sdk::wasip3::http::types;
 use spin_sdk::wasip3::wit_bindgen::{StreamReader, StreamResult};
-use spin_sdk::wasip3::{spawn, wit_future, wit_stream};
+use spin_sdk::wasip3::{wit_future, wit_stream};
 
-use super::Doors;
+use super::{Doors, background};
 use crate::handler::handle;
 use crate::model::Model;
 use crate::request::{Method, Request, RequestHeaders};
@@ -83,7 +83,7 @@ fn send(response: Response) -> Result<types::Response, types::ErrorCode> {
         sent.set_status_code(response.status)
             .map_err(|()| internal(format!("{} is not a status", response.status)))?;
     }
-    spawn(async move {
+    background::start(async move {
         // An incomplete write means that the client disconnected.
         body.write_all(response.body).await;
         drop(body);
