@@ -124,6 +124,7 @@ fn post(operation: Operation<'_>, index: u32) -> Request<Body> {
     Request::post(format!("{IRIS}/{}", operation.name))
         .header("host", "localhost")
         .header("content-type", "application/json")
+        .header("content-length", body.len())
         .body(Full::new(Bytes::from(body)).map_err(never))
         .expect("a valid request")
 }
