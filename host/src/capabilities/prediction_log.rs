@@ -1,36 +1,73 @@
 //! `spinfer:prediction-log`: collects the predictions that a guest appends, until the response to
 //! their request is ready. [`crate::prediction_log`] stores them.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tracing::warn;
 use uuid::Uuid;
-use wasmtime::Result;
-use wasmtime::component::{HasData, Linker};
+use wasmtime::component::{ComponentType, Lift, Linker, Lower, WasmList, WasmStr};
+use wasmtime::{AsContextMut, Result, StoreContextMut};
 
 use crate::guest::instance::InstanceState;
+use crate::prediction_log::names::{KnownNames, Name, Names};
 use crate::prediction_log::record::{ColumnValues, Columns, Predictions};
 use crate::prediction_log::{Redaction, RequestPredictions, size, validate};
 use crate::process::memory_budget::{Charge, MemoryBudget};
 
-mod generated {
-    wasmtime::component::bindgen!({
-        path: "../wit/spinfer-prediction-log",
-        inline: "
-            package spinfer:host;
-            world prediction-log {
-                import spinfer:prediction-log/log@0.1.0;
-            }
-        ",
-        world: "spinfer:host/prediction-log",
-        imports: { default: trappable },
-    });
-}
+/// The interface, as `wit/spinfer-prediction-log` has it. Lifted here instead of by generated bindings,
+/// which copy every name of every call, also if predictions are discarded: the names of one prediction
+/// are twenty allocations.
+mod wit {
+    use super::*;
 
-use generated::spinfer::prediction_log::log as wit;
+    pub(super) const LOG: &str = "spinfer:prediction-log/log@0.1.0";
+
+    #[derive(ComponentType, Lift)]
+    #[component(variant)]
+    pub(super) enum Values {
+        #[component(name = "fp32")]
+        Fp32(Vec<f32>),
+        #[component(name = "fp64")]
+        Fp64(Vec<f64>),
+        #[component(name = "int64")]
+        Int64(Vec<i64>),
+        #[component(name = "boolean")]
+        Boolean(Vec<bool>),
+        #[component(name = "text")]
+        Text(Vec<String>),
+    }
+
+    #[derive(ComponentType, Lift)]
+    #[component(record)]
+    pub(super) struct Columns {
+        pub(super) names: WasmList<WasmStr>,
+        pub(super) values: Values,
+    }
+
+    #[derive(ComponentType, Lift)]
+    #[component(record)]
+    pub(super) struct Predictions {
+        pub(super) model: WasmStr,
+        pub(super) version: WasmStr,
+        pub(super) rows: u32,
+        pub(super) inputs: WasmList<Columns>,
+        pub(super) outputs: WasmList<Columns>,
+        pub(super) omitted: WasmList<String>,
+        pub(super) attributes: WasmList<(String, String)>,
+    }
+
+    #[derive(ComponentType, Lower, Debug)]
+    #[component(variant)]
+    pub(super) enum Error {
+        #[component(name = "invalid")]
+        Invalid(String),
+    }
+}
 
 /// Prefix of the interface's name in each of its versions.
 pub const INTERFACE: &str = "spinfer:prediction-log/log@";
@@ -40,6 +77,8 @@ pub const INTERFACE: &str = "spinfer:prediction-log/log@";
 pub struct LogPolicy {
     component: String,
     redaction: Redaction,
+    /// The names in the predictions of all instances.
+    names: Mutex<KnownNames>,
     /// Whether a refusal was reported: repeated reports would fill the log.
     reported: AtomicBool,
 }
@@ -47,7 +86,8 @@ pub struct LogPolicy {
 impl LogPolicy {
     #[must_use]
     pub fn new(component: &str, redaction: Redaction) -> Self {
-        Self { component: component.to_owned(), redaction, reported: AtomicBool::new(false) }
+        let (component, names, reported) = (component.to_owned(), Mutex::default(), false.into());
+        Self { component, redaction, names, reported }
     }
 
     fn report(&self, problem: &str) {
@@ -66,6 +106,8 @@ pub struct PredictionLogCtx {
     memory: MemoryBudget,
     /// The requests that the instance is serving.
     open: Vec<OpenRequest>,
+    /// The names in its predictions.
+    known: KnownNames,
 }
 
 #[derive(Debug)]
@@ -78,7 +120,7 @@ struct OpenRequest {
 impl PredictionLogCtx {
     #[must_use]
     pub fn new(policy: Option<Arc<LogPolicy>>, memory: MemoryBudget) -> Self {
-        Self { policy, memory, open: Vec::new() }
+        Self { policy, memory, open: Vec::new(), known: KnownNames::default() }
     }
 
     /// Records that the instance starts to serve a request.
@@ -95,9 +137,8 @@ impl PredictionLogCtx {
         &mut self,
         policy: &LogPolicy,
         request: Option<&str>,
-        predictions: wit::Predictions,
+        mut predictions: Predictions,
     ) -> Result<(), String> {
-        let mut predictions = Predictions::from(predictions);
         validate(&predictions)?;
         let request = request_of(&mut self.open, request)?;
         policy.redaction.apply(&mut predictions);
@@ -135,58 +176,75 @@ fn request_of<'a>(
     Ok(found.ok_or_else(unknown)?)
 }
 
-/// The prediction-log state of an instance, borrowed for one call.
-pub struct PredictionLogView<'a>(pub &'a mut PredictionLogCtx);
-
-impl fmt::Debug for PredictionLogView<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PredictionLogView").field(&self.0).finish()
-    }
-}
-
-impl wit::Host for PredictionLogView<'_> {
-    fn append(
-        &mut self,
-        request: Option<String>,
-        predictions: wit::Predictions,
-    ) -> Result<Result<(), wit::Error>> {
-        let Some(policy) = self.0.policy.clone() else { return Ok(Ok(())) };
-        let appended = self.0.append(&policy, request.as_deref(), predictions);
-        Ok(appended.map_err(|problem| {
-            policy.report(&problem);
-            wit::Error::Invalid(problem)
-        }))
-    }
-}
-
-impl From<wit::Predictions> for Predictions {
-    fn from(predictions: wit::Predictions) -> Self {
-        let wit::Predictions { model, version, rows, inputs, outputs, omitted, attributes } =
-            predictions;
-        let columns = |all: Vec<wit::Columns>| all.into_iter().map(Columns::from).collect();
-        let (inputs, outputs) = (columns(inputs), columns(outputs));
-        Self { model, version, rows, inputs, outputs, omitted, attributes }
-    }
-}
-
-impl From<wit::Columns> for Columns {
-    fn from(columns: wit::Columns) -> Self {
-        let wit::Columns { names, values } = columns;
-        let values = match values {
-            wit::Values::Fp32(values) => ColumnValues::Fp32(values),
-            wit::Values::Fp64(values) => ColumnValues::Fp64(values),
-            wit::Values::Int64(values) => ColumnValues::Int64(values),
-            wit::Values::Boolean(values) => ColumnValues::Boolean(values),
-            wit::Values::Text(values) => ColumnValues::Text(values),
+/// Copies what a guest passed, except for the names that it has used before.
+fn lifted(
+    mut store: StoreContextMut<'_, InstanceState>,
+    known: &mut KnownNames,
+    shared: &Mutex<KnownNames>,
+    predictions: wit::Predictions,
+) -> Result<Predictions> {
+    let wit::Predictions { model, version, rows, inputs, outputs, omitted, attributes } =
+        predictions;
+    let mut name =
+        |text: WasmStr| -> Result<Name> { Ok(known.name(&text.to_str(&store)?, shared)) };
+    let (model, version) = (name(model)?, name(version)?);
+    let mut columns = |all: WasmList<wit::Columns>| -> Result<Vec<Columns>> {
+        /// Number of blocks that most predictions have.
+        const FEW: usize = 4;
+        let all: SmallVec<[_; FEW]> = all.iter(&mut store)?.collect::<Result<_>>()?;
+        let column = |wit::Columns { names, values }| {
+            let names = lifted_names(store.as_context_mut(), known, shared, &names)?;
+            Ok(Columns { names, values: values.into() })
         };
-        Self { names, values }
-    }
+        all.into_iter().map(column).collect()
+    };
+    let (inputs, outputs) = (columns(inputs)?, columns(outputs)?);
+    let omitted = omitted.iter(&mut store)?.collect::<Result<_>>()?;
+    let attributes = attributes.iter(&mut store)?.collect::<Result<_>>()?;
+    Ok(Predictions { model, version, rows, inputs, outputs, omitted, attributes })
 }
 
-struct HasPredictionLog;
+fn lifted_names(
+    mut store: StoreContextMut<'_, InstanceState>,
+    known: &mut KnownNames,
+    shared: &Mutex<KnownNames>,
+    names: &WasmList<WasmStr>,
+) -> Result<Names> {
+    /// Number of names of most lists.
+    const FEW: usize = 16;
+    let texts: SmallVec<[WasmStr; FEW]> = names.iter(&mut store)?.collect::<Result<_>>()?;
+    let texts = texts.iter().map(|text| text.to_str(&store));
+    let texts: SmallVec<[Cow<'_, str>; FEW]> = texts.collect::<Result<_>>()?;
+    Ok(known.list(&texts, shared))
+}
 
-impl HasData for HasPredictionLog {
-    type Data<'a> = PredictionLogView<'a>;
+/// `append` of the interface.
+fn append(
+    mut store: StoreContextMut<'_, InstanceState>,
+    (request, predictions): (Option<WasmStr>, wit::Predictions),
+) -> Result<(Result<(), wit::Error>,)> {
+    let Some(policy) = store.data().predictions.policy.clone() else { return Ok((Ok(()),)) };
+    let mut known = mem::take(&mut store.data_mut().predictions.known);
+    let lifted = lifted(store.as_context_mut(), &mut known, &policy.names, predictions);
+    store.data_mut().predictions.known = known;
+    let request = request.map(|request| request.to_str(&store).map(Cow::into_owned)).transpose()?;
+    let appended = store.data_mut().predictions.append(&policy, request.as_deref(), lifted?);
+    Ok((appended.map_err(|problem| {
+        policy.report(&problem);
+        wit::Error::Invalid(problem)
+    }),))
+}
+
+impl From<wit::Values> for ColumnValues {
+    fn from(values: wit::Values) -> Self {
+        match values {
+            wit::Values::Fp32(values) => Self::Fp32(values),
+            wit::Values::Fp64(values) => Self::Fp64(values),
+            wit::Values::Int64(values) => Self::Int64(values),
+            wit::Values::Boolean(values) => Self::Boolean(values),
+            wit::Values::Text(values) => Self::Text(values),
+        }
+    }
 }
 
 /// Adds `spinfer:prediction-log` to `linker`.
@@ -194,7 +252,7 @@ impl HasData for HasPredictionLog {
 /// # Errors
 /// The linker already defines it.
 pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> Result<()> {
-    wit::add_to_linker::<_, HasPredictionLog>(linker, InstanceState::prediction_log)
+    linker.instance(wit::LOG)?.func_wrap("append", append)
 }
 
 #[cfg(test)]
@@ -204,13 +262,13 @@ mod tests {
 
     const NO_REQUEST: &str = "request: this instance is serving no request";
 
-    fn predictions(rows: u32) -> wit::Predictions {
-        let values = wit::Values::Fp32(vec![1.0; rows as usize]);
-        wit::Predictions {
+    fn predictions(rows: u32) -> Predictions {
+        let values = ColumnValues::Fp32(vec![1.0; rows as usize]);
+        Predictions {
             model: "m".into(),
             version: "1".into(),
             rows,
-            inputs: vec![wit::Columns { names: vec!["x".into()], values }],
+            inputs: vec![Columns { names: vec!["x".to_owned()].into(), values }],
             outputs: Vec::new(),
             omitted: Vec::new(),
             attributes: Vec::new(),
@@ -220,13 +278,14 @@ mod tests {
     struct TestInstance {
         ctx: PredictionLogCtx,
         budget: MemoryBudget,
+        policy: LogPolicy,
     }
 
     impl TestInstance {
         fn new(memory: usize) -> Self {
             let budget = MemoryBudget::new(memory, INSTANCE_MEMORY);
-            let policy = Arc::new(LogPolicy::new("a", Redaction::default()));
-            Self { ctx: PredictionLogCtx::new(Some(policy), budget.clone()), budget }
+            let policy = LogPolicy::new("a", Redaction::default());
+            Self { ctx: PredictionLogCtx::new(None, budget.clone()), budget, policy }
         }
 
         fn begin(&mut self) -> Arc<RequestPredictions> {
@@ -238,9 +297,7 @@ mod tests {
 
         fn append(&mut self, id: Option<Uuid>, rows: u32) -> Result<(), String> {
             let id = id.map(|id| id.to_string());
-            let mut view = PredictionLogView(&mut self.ctx);
-            let appended = wit::Host::append(&mut view, id, predictions(rows)).unwrap();
-            appended.map_err(|wit::Error::Invalid(problem)| problem)
+            self.ctx.append(&self.policy, id.as_deref(), predictions(rows))
         }
     }
 
@@ -273,15 +330,13 @@ mod tests {
     fn invalid_predictions_are_refused() {
         let mut instance = TestInstance::new(1 << 20);
         let request = instance.begin();
-        let mut view = PredictionLogView(&mut instance.ctx);
+        let TestInstance { ctx, policy, .. } = &mut instance;
         let mut refusal = |id: Option<&str>, rows| {
-            let predictions = wit::Predictions { rows, ..predictions(2) };
-            let refused = wit::Host::append(&mut view, id.map(str::to_owned), predictions);
-            refused.unwrap().unwrap_err()
+            let predictions = Predictions { rows, ..predictions(2) };
+            ctx.append(policy, id, predictions).unwrap_err()
         };
         for (id, rows) in [(None, 1), (None, u32::MAX), (Some("x"), 2), (Some(""), 2)] {
-            let wit::Error::Invalid(problem) = refusal(id, rows);
-            assert!(!problem.is_empty());
+            assert!(!refusal(id, rows).is_empty());
         }
         assert!(rows(&request).is_empty());
     }
@@ -297,12 +352,5 @@ mod tests {
         assert_eq!(rows(&request), [1000]);
         instance.ctx.end(request.id());
         assert!(instance.budget.charge(10_000).is_ok());
-    }
-
-    #[test]
-    fn predictions_are_discarded_without_a_policy() {
-        let mut ctx = PredictionLogCtx::new(None, MemoryBudget::new(0, INSTANCE_MEMORY));
-        let mut view = PredictionLogView(&mut ctx);
-        assert!(wit::Host::append(&mut view, None, predictions(1)).unwrap().is_ok());
     }
 }

@@ -7,6 +7,7 @@ use super::baseline::{
     Baseline, BaselineField, Bins, CalibratedClasses, Categories, ReferenceMoments, Role,
 };
 use super::window::{SubWindow, WindowSize};
+use crate::prediction_log::names::Names;
 use crate::prediction_log::record::{ColumnValues, Columns, Predictions};
 
 /// Indices of a field's counters: its bins, followed by the counter of missing values.
@@ -125,7 +126,7 @@ struct CalibratedColumns {
 /// Columns of one datatype.
 #[derive(Debug)]
 struct ColumnGroup {
-    names: Vec<String>,
+    names: Names,
     /// Pairs of column and field.
     fields: Vec<(usize, usize)>,
 }

@@ -68,8 +68,8 @@ fn entry(record: StoredRecord) -> LogEntry {
         trace_id: None,
     };
     let predictions = Predictions {
-        model,
-        version,
+        model: model.into(),
+        version: version.into(),
         rows: 1,
         inputs: columns(&inputs),
         outputs: columns(&outputs),
@@ -94,7 +94,7 @@ fn columns(object: &str) -> Vec<Columns> {
             // The log contains none.
             Value::Array(_) | Value::Object(_) => return None,
         };
-        Some(Columns { names: vec![name], values })
+        Some(Columns { names: vec![name].into(), values })
     };
     members.into_iter().filter_map(column).collect()
 }

@@ -236,7 +236,7 @@ mod tests {
         let one = predictions(&[("a", [0.5, 0.25])]);
         let mut other = one.clone();
         other.outputs.reverse();
-        other.outputs[0].names.reverse();
+        other.outputs[0].names = other.outputs[0].names.iter().rev().cloned().collect();
         other.outputs[0].values = ColumnValues::Fp32(vec![0.25, 0.5]);
         let counts = added(Some(&appended([one])), Some(&appended([other])));
         assert_eq!((counts.rate(), counts.difference_max), (Some(1.0), 0.0));
@@ -247,7 +247,7 @@ mod tests {
         let row = ("a", [0.5, 0.5]);
         let one = appended([predictions(&[row])]);
         let mut renamed = predictions(&[row]);
-        renamed.outputs[0].names[0] = "class".into();
+        renamed.outputs[0].names = vec!["class".to_owned()].into();
         let mut truncated = predictions(&[row]);
         truncated.outputs[1].values = ColumnValues::Fp64(vec![0.5]);
         for other in [

@@ -21,7 +21,7 @@ use crate::capabilities::mqtt::{MqttCtx, MqttView};
 use crate::capabilities::nn::{NnCtx, NnView};
 use crate::capabilities::outbound_http::{OutboundHttp, OutboundHttpCtx};
 use crate::capabilities::postgres::{PostgresCtx, PostgresView};
-use crate::capabilities::prediction_log::{LogPolicy, PredictionLogCtx, PredictionLogView};
+use crate::capabilities::prediction_log::{LogPolicy, PredictionLogCtx};
 use crate::capabilities::redis::{RedisCtx, RedisView};
 use crate::capabilities::sockets;
 use crate::capabilities::spin_1::HttpView;
@@ -201,7 +201,15 @@ impl StoreFactory {
     /// # Errors
     /// A mounted folder cannot be opened.
     pub fn create(&self, deadline: Instant) -> Result<Store<InstanceState>> {
-        self.create_with(deadline, |_| {})
+        self.create_with(&self.engine, deadline, |_| {})
+    }
+
+    /// [`Self::create`] in another engine.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_in(&self, engine: &Wasmtime, deadline: Instant) -> Result<Store<InstanceState>> {
+        self.create_with(engine, deadline, |_| {})
     }
 
     /// [`Self::create`] for a command, which receives `input`.
@@ -213,7 +221,7 @@ impl StoreFactory {
         deadline: Instant,
         input: &CommandInput,
     ) -> Result<Store<InstanceState>> {
-        self.create_with(deadline, |wasi| {
+        self.create_with(&self.engine, deadline, |wasi| {
             wasi.args(&input.arguments);
             wasi.envs(&input.environment);
             wasi.stdin(input.stdin.clone());
@@ -223,6 +231,7 @@ impl StoreFactory {
 
     fn create_with(
         &self,
+        engine: &Wasmtime,
         deadline: Instant,
         adjust: impl FnOnce(&mut WasiCtxBuilder),
     ) -> Result<Store<InstanceState>> {
@@ -277,7 +286,7 @@ impl StoreFactory {
             bodies,
             call_deadline: deadline,
         };
-        let mut store = Store::new(&self.engine, state);
+        let mut store = Store::new(engine, state);
         store.set_hostcall_fuel(limits.instance_memory);
         store.set_max_component_handles(MAX_ALL_HANDLES);
         if let Some(table) = store.concurrent_resource_table() {
@@ -375,10 +384,6 @@ impl InstanceState {
     pub(crate) fn sqlite(&mut self) -> SqliteView<'_> {
         let deadline = self.deadline();
         SqliteView { ctx: &mut self.sqlite, table: &mut self.table, deadline }
-    }
-
-    pub(crate) fn prediction_log(&mut self) -> PredictionLogView<'_> {
-        PredictionLogView(&mut self.predictions)
     }
 
     pub(crate) fn outbound_http(&mut self) -> HttpView<'_> {

@@ -3,27 +3,52 @@
 //! Numbers have the shortest form that parses to the same value, and integers are exact. NaN and
 //! the infinities, which JSON lacks, are `null`.
 
-use serde::Serialize;
+use std::sync::Arc;
 
+use serde::Serialize;
+use smallvec::SmallVec;
+
+use super::names::Names;
 use super::record::{ColumnValues, Columns};
 
-/// Blocks of columns, with their names encoded as JSON keys: `"a":`, `"b":` ...
+/// Names of columns as JSON keys: `"a":`, `"b":` ...
+type Keys = Arc<[Vec<u8>]>;
+
+/// The keys of the names that were written last.
+#[derive(Debug, Default)]
+pub(super) struct KnownKeys(Vec<(Names, Keys)>);
+
+impl KnownKeys {
+    fn of(&mut self, names: &Names) -> Keys {
+        /// Maximum number of lists. Each instance has its own.
+        const MAX: usize = 256;
+        if let Some((_, keys)) = self.0.iter().find(|(known, _)| known.is(names)) {
+            return Arc::clone(keys);
+        }
+        let key = |name: &String| {
+            let mut key = Vec::with_capacity(name.len() + 3);
+            write(name, &mut key);
+            key.push(b':');
+            key
+        };
+        let keys: Keys = names.iter().map(key).collect();
+        if self.0.len() >= MAX {
+            self.0.clear();
+        }
+        self.0.push((names.clone(), Arc::clone(&keys)));
+        keys
+    }
+}
+
+/// Blocks of columns with their keys.
 #[derive(Debug)]
 pub(super) struct RowNames<'a> {
-    blocks: Vec<(Vec<Vec<u8>>, &'a ColumnValues)>,
+    blocks: SmallVec<[(Keys, &'a ColumnValues); 8]>,
 }
 
 impl<'a> RowNames<'a> {
-    pub(super) fn new(blocks: &'a [Columns]) -> Self {
-        let block = |columns: &'a Columns| {
-            let key = |name: &String| {
-                let mut key = Vec::with_capacity(name.len() + 3);
-                write(name, &mut key);
-                key.push(b':');
-                key
-            };
-            (columns.names.iter().map(key).collect(), &columns.values)
-        };
+    pub(super) fn new(blocks: &'a [Columns], known: &mut KnownKeys) -> Self {
+        let block = |columns: &'a Columns| (known.of(&columns.names), &columns.values);
         Self { blocks: blocks.iter().map(block).collect() }
     }
 
@@ -104,7 +129,7 @@ mod tests {
 
     fn row(blocks: &[Columns], index: usize) -> String {
         let mut text = Vec::new();
-        RowNames::new(blocks).write(index, &mut text);
+        RowNames::new(blocks, &mut KnownKeys::default()).write(index, &mut text);
         String::from_utf8(text).unwrap()
     }
 
@@ -129,6 +154,21 @@ mod tests {
         assert_eq!(row(&blocks, 1), expected);
         assert_eq!(row(&blocks[..1], 2), r#"{"a":null,"b":null}"#, "beyond the block");
         assert_eq!(row(&[], 0), "{}");
+    }
+
+    #[test]
+    fn keys_are_those_of_the_names_however_many_lists_there_are() {
+        let mut known = KnownKeys::default();
+        for number in 0..1000 {
+            let name = format!("n{}", number % 300);
+            let block = [columns(&[&name], ColumnValues::Int64(vec![number]))];
+            let mut text = Vec::new();
+            for _ in 0..2 {
+                RowNames::new(&block, &mut known).write(0, &mut text);
+                assert_eq!(text, format!("{{\"{name}\":{number}}}").into_bytes());
+            }
+        }
+        assert!(known.0.len() <= 256);
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //!         PredictionLog::submit    waits for space or the disk; the request fails without
 //! ```
 
+pub mod names;
 pub mod record;
 pub mod settings;
 

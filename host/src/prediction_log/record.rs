@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::names::{Name, Names};
+
 /// Values of one datatype. A NaN is a missing value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ColumnValues {
@@ -20,15 +22,15 @@ pub enum ColumnValues {
 /// Columns of one datatype. `values` is in row-major order, with one value per row and name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Columns {
-    pub names: Vec<String>,
+    pub names: Names,
     pub values: ColumnValues,
 }
 
 /// Predictions of one model version for `rows` rows, as a component appended them in one call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
-    pub model: String,
-    pub version: String,
+    pub model: Name,
+    pub version: Name,
     /// Number of rows, at least one.
     pub rows: u32,
     pub inputs: Vec<Columns>,

@@ -153,8 +153,9 @@ fn check_unique<'a>(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::prediction_log::names::Names;
 
-    fn names(names: &[&str]) -> Vec<String> {
+    fn names(names: &[&str]) -> Names {
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
@@ -212,17 +213,20 @@ pub(crate) mod tests {
                 "outputs[1]: expected 2 values (2 rows of 1 columns), got 1",
             ),
             (
-                change(|p| p.outputs[2].names[0] = "probability".into()),
+                change(|p| p.outputs[2].names = names(&["probability"])),
                 "outputs: the name \"probability\" is used twice",
             ),
-            (change(|p| p.inputs[0].names[1].clear()), "inputs: expected a name, got \"\""),
             (
-                change(|p| p.outputs[0].names.clear()),
+                change(|p| p.inputs[0].names = names(&["a", "", "c", "d"])),
+                "inputs: expected a name, got \"\"",
+            ),
+            (
+                change(|p| p.outputs[0].names = names(&[])),
                 "outputs[0]: expected at least one name, got none",
             ),
-            (change(|p| p.model.clear()), "model: expected a name, got \"\""),
+            (change(|p| p.model = "".into()), "model: expected a name, got \"\""),
             (
-                change(|p| p.version = "é".repeat(200)),
+                change(|p| p.version = "é".repeat(200).into()),
                 "version: the name \"éééééééééééééééé\"... has 400 bytes; the limit is 256",
             ),
             (
@@ -238,7 +242,7 @@ pub(crate) mod tests {
                 "omitted: 5000 names; the limit is 4096",
             ),
             (
-                change(|p| p.inputs[0].names = vec!["a".into(); 5000]),
+                change(|p| p.inputs[0].names = vec!["a".to_owned(); 5000].into()),
                 "inputs: 5000 columns; the limit is 4096",
             ),
         ] {
@@ -253,7 +257,8 @@ pub(crate) mod tests {
         columns.names = (0..4096).map(|n| format!("x[{n}]")).collect();
         columns.values = ColumnValues::Fp32(vec![0.0; 4096]);
         assert_eq!(validate(&predictions), Ok(()));
-        predictions.inputs[0].names[4095] = "x[7]".into();
+        let repeated = (0..4096).map(|n| format!("x[{}]", if n == 4095 { 7 } else { n }));
+        predictions.inputs[0].names = repeated.collect();
         let duplicate = "inputs: the name \"x[7]\" is used twice";
         assert_eq!(validate(&predictions).unwrap_err(), duplicate);
     }
@@ -265,7 +270,7 @@ pub(crate) mod tests {
             change(&mut predictions);
             size(&predictions) - size(&iris(1))
         };
-        assert_eq!(more(|p| p.model += "12345"), 5);
+        assert_eq!(more(|p| p.model = format!("{}12345", &*p.model).into()), 5);
         assert_eq!(more(|p| p.omitted.push("12345".into())), 5 + size_of::<String>());
         assert!(size(&iris(1000)) - size(&iris(1)) >= 999 * (16 + 24 + 6 + 4 + 8 + 12));
     }

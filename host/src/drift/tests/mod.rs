@@ -19,6 +19,7 @@ use super::report::{FieldReport, Reading, UnwatchedReason};
 use super::settings::WindowShape;
 use super::*;
 use crate::prediction_log::Observer;
+use crate::prediction_log::names::Names;
 use crate::prediction_log::record::{
     CacheOutcome, ColumnValues, Columns, LogEntry, Predictions, RequestContext,
 };
@@ -31,7 +32,7 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
 }
 
-fn names(names: &[&str]) -> Vec<String> {
+fn names(names: &[&str]) -> Names {
     names.iter().map(ToString::to_string).collect()
 }
 
@@ -49,8 +50,8 @@ fn entry(model: &str, rows: u32, inputs: Vec<Columns>, outputs: Vec<Columns>) ->
         trace_id: None,
     };
     let predictions = Predictions {
-        model: model.to_owned(),
-        version: "1".to_owned(),
+        model: model.into(),
+        version: "1".into(),
         rows,
         inputs,
         outputs,
@@ -170,7 +171,7 @@ fn normal(random: &mut fastrand::Rng) -> f32 {
 fn observe_normals(monitor: &Monitor, records: u32, shift: f32, random: &mut fastrand::Rng) {
     let mut values: Vec<f32> = (0..records as usize * NORMALS).map(|_| normal(random)).collect();
     values.iter_mut().skip(3).step_by(NORMALS).for_each(|x| *x += shift);
-    let columns = Columns { names: normals_fields(), values: ColumnValues::Fp32(values) };
+    let columns = Columns { names: normals_fields().into(), values: ColumnValues::Fp32(values) };
     monitor.observe(&entry("normals", records, vec![columns], Vec::new()));
 }
 

@@ -229,7 +229,7 @@ fn records_that_were_deleted_before_their_export_are_reported() {
 fn special_characters_of_a_model_are_encoded_in_its_folder() {
     let of = ExportedLog::new();
     let mut predictions = iris(0);
-    (predictions.model, predictions.version) = ("a/b: ü%".into(), String::new());
+    (predictions.model, predictions.version) = ("a/b: ü%".into(), "".into());
     let context = context(id_at(SystemTime::now(), 1), SystemTime::now()).into();
     assert!(of.log.append(LogEntry { context, first_row: 0, predictions: predictions.into() }));
     close(&of.log);
@@ -254,7 +254,7 @@ proptest! {
         rows.push((-0.0, f64::from_bits(1), i64::MIN, true, "\0\"\n".into()));
         rows.push((f32::from_bits(1), -0.0, i64::MAX, false, String::new()));
         rows.push((f32::NAN, f64::NAN, 0, false, "é".into()));
-        let column = |name: &str, values| Columns { names: vec![name.into()], values };
+        let column = |name: &str, values| Columns { names: vec![name.to_owned()].into(), values };
         let predictions = Predictions {
             rows: u32::try_from(rows.len()).unwrap(),
             inputs: vec![

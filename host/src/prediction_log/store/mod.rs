@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::epochs::{self, EpochPart};
 use super::feedback::{FeedbackItem, Receipt, Rejection, Truth, observed_at};
-use super::json::{self, RowNames};
+use super::json::{self, KnownKeys, RowNames};
 use super::models::{LoggedModels, ModelInfo, save};
 use super::quality::{Quality, QualityChange, QualityGroup, check, observe};
 use super::queue::Message;
@@ -92,6 +92,7 @@ pub(super) struct WrittenBatch {
 
 #[derive(Debug, Default)]
 struct Buffers {
+    keys: KnownKeys,
     inputs: Vec<u8>,
     outputs: Vec<u8>,
     attributes: Vec<u8>,
@@ -226,8 +227,8 @@ fn insert(
     written: &mut WrittenBatch,
 ) -> Result<(), SchemaError> {
     let LogEntry { context, first_row, predictions } = entry;
-    let (inputs, outputs) =
-        (RowNames::new(&predictions.inputs), RowNames::new(&predictions.outputs));
+    let inputs = RowNames::new(&predictions.inputs, &mut buffers.keys);
+    let outputs = RowNames::new(&predictions.outputs, &mut buffers.keys);
     json::object(&predictions.attributes, &mut buffers.attributes);
     json::array(&predictions.omitted, &mut buffers.omitted);
     let omitted = (!predictions.omitted.is_empty()).then_some(&*buffers.omitted);

@@ -180,9 +180,11 @@ fn feedback_impossible_for_the_model_is_rejected_with_the_fix() {
     let (flower, house) = (id(1), id(2));
     assert!(log.append(entry(flower, 0)));
     let mut price = iris(0);
-    (price.model, price.version) = ("price".into(), String::new());
-    price.outputs =
-        vec![Columns { names: vec!["prediction".into()], values: ColumnValues::Fp64(vec![2.5]) }];
+    (price.model, price.version) = ("price".into(), "".into());
+    price.outputs = vec![Columns {
+        names: vec!["prediction".to_owned()].into(),
+        values: ColumnValues::Fp64(vec![2.5]),
+    }];
     let context = context(house, SystemTime::now()).into();
     assert!(log.append(LogEntry { context, first_row: 0, predictions: price.into() }));
     let with =

@@ -15,6 +15,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 use super::feedback::Truth;
+use super::names::Names;
 use super::reader::{Filter, LogReader, StoredRecord};
 use super::record::{
     CacheOutcome, ColumnValues, Columns, Exposure, LogEntry, Predictions, RequestContext,
@@ -57,7 +58,7 @@ pub(super) fn context(id: Uuid, time: SystemTime) -> RequestContext {
 
 /// One row of iris, predicted as the class with the index `class`.
 pub(super) fn iris(class: usize) -> Predictions {
-    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Names>();
     let mut probabilities = vec![0.1_f32; 3];
     probabilities[class] = 0.8;
     let measured = ["sepal_length", "sepal_width", "petal_length", "petal_width"];

@@ -11,7 +11,7 @@ fn appended_records_are_in_the_file() {
     let mut batch = iris(0);
     batch.rows = 2;
     batch.inputs = vec![Columns {
-        names: vec!["n".into()],
+        names: vec!["n".to_owned()].into(),
         values: ColumnValues::Int64(vec![i64::MAX, i64::MIN]),
     }];
     batch.outputs = Vec::new();
