@@ -1,8 +1,9 @@
-//! The wasmtime engine of the process, and the linker with the interfaces a guest may import.
+//! The wasmtime engines of the process, and the linkers with the interfaces a guest may import.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use wasmtime::component::Linker;
 use wasmtime::error::Context;
 use wasmtime::{
@@ -31,12 +32,37 @@ const MAX_TABLES: u32 = 16;
 /// Tables in the pool for each possible instance.
 const TABLES_EACH: u32 = 8;
 
+/// Which form of a component an engine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComponentForm {
+    Whole,
+    /// Without what needs support for concurrent calls ([`crate::guest::sequential`]).
+    Sequential,
+}
+
 /// The engine, and a linker with every interface that the host provides.
 pub struct Engine {
     wasmtime: Wasmtime,
     linker: Linker<InstanceState>,
-    /// Stops the epoch thread when the engine is dropped.
-    _alive: Arc<()>,
+    pool: PoolingAllocationConfig,
+    /// Created for the first component that has a sequential form.
+    sequential: OnceLock<SequentialEngine>,
+    epochs: Arc<Epochs>,
+}
+
+/// The engine of components in their sequential form, and a linker with the interfaces that they may import.
+pub struct SequentialEngine {
+    wasmtime: Wasmtime,
+    linker: Linker<InstanceState>,
+}
+
+/// The engines whose epochs advance.
+type Epochs = Mutex<Vec<Wasmtime>>;
+
+impl std::fmt::Debug for SequentialEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SequentialEngine").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Engine {
@@ -51,8 +77,8 @@ impl Engine {
     /// # Errors
     /// The system denies the address space of the pool, or the epoch thread.
     pub fn new(app: &App) -> Result<Self> {
-        let wasmtime =
-            Wasmtime::new(&config(app)).context("cannot start the WebAssembly engine")?;
+        let pool = pool(app);
+        let wasmtime = start(ComponentForm::Whole, &pool)?;
         let mut linker = Linker::new(&wasmtime);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
@@ -68,9 +94,46 @@ impl Engine {
         postgres::add_to_linker(&mut linker)?;
         spin_1::add_to_linker(&mut linker)?;
         prediction_log::add_to_linker(&mut linker)?;
-        let alive = Arc::new(());
-        tick(wasmtime.clone(), Arc::downgrade(&alive))?;
-        Ok(Self { wasmtime, linker, _alive: alive })
+        let epochs = Arc::new(Mutex::new(vec![wasmtime.clone()]));
+        tick(Arc::downgrade(&epochs))?;
+        Ok(Self { wasmtime, linker, pool, sequential: OnceLock::new(), epochs })
+    }
+
+    /// The engine of components in their sequential form.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn sequential(&self) -> Result<&SequentialEngine> {
+        if let Some(engine) = self.sequential.get() {
+            return Ok(engine);
+        }
+        let engine = SequentialEngine::new(&self.pool)?;
+        Ok(self.sequential.get_or_init(|| {
+            self.epochs.lock().push(engine.wasmtime.clone());
+            engine
+        }))
+    }
+
+    #[must_use]
+    pub fn wasmtime(&self) -> &Wasmtime {
+        &self.wasmtime
+    }
+
+    #[must_use]
+    pub fn linker(&self) -> &Linker<InstanceState> {
+        &self.linker
+    }
+}
+
+impl SequentialEngine {
+    fn new(pool: &PoolingAllocationConfig) -> Result<Self> {
+        let wasmtime = start(ComponentForm::Sequential, pool)?;
+        let mut linker = Linker::new(&wasmtime);
+        // What model components import. One that imports more runs in its whole form.
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        nn::add_to_linker(&mut linker)?;
+        prediction_log::add_to_linker(&mut linker)?;
+        Ok(Self { wasmtime, linker })
     }
 
     #[must_use]
@@ -86,9 +149,12 @@ impl Engine {
 
 /// The settings that compiled code depends on: the same for every application, so that all of them
 /// can use one artifact.
-pub fn code_config() -> Config {
+pub fn code_config(form: ComponentForm) -> Config {
     let mut config = Config::new();
-    config.wasm_component_model_async(true);
+    match form {
+        ComponentForm::Whole => config.wasm_component_model_async(true),
+        ComponentForm::Sequential => config.concurrency_support(false),
+    };
     config.epoch_interruption(true);
     config
 }
@@ -97,19 +163,19 @@ pub fn code_config() -> Config {
 ///
 /// # Errors
 /// wasmtime cannot compile for the target.
-pub fn portable_compiler() -> Result<Wasmtime> {
-    let mut config = code_config();
+pub fn portable_compiler(form: ComponentForm) -> Result<Wasmtime> {
+    let mut config = code_config(form);
     // An explicit target selects the baseline features of the architecture.
     config.target(env!("TARGET"))?;
     Wasmtime::new(&config)
 }
 
-fn config(app: &App) -> Config {
-    let mut config = code_config();
+fn start(form: ComponentForm, pool: &PoolingAllocationConfig) -> Result<Wasmtime> {
+    let mut config = code_config(form);
     // The pages of an unused stack are returned to the system; a live instance keeps its stack.
     config.async_stack_zeroing(true);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(app)));
-    config
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool.clone()));
+    Wasmtime::new(&config).context("cannot start the WebAssembly engine")
 }
 
 /// Address space that wasmtime reserves for each memory, in bytes.
@@ -142,12 +208,13 @@ fn pool(app: &App) -> PoolingAllocationConfig {
     pool
 }
 
-/// Advances the epoch until the engine is dropped.
-fn tick(engine: Wasmtime, alive: Weak<()>) -> Result<()> {
+/// Advances the epochs until the engines are dropped.
+fn tick(epochs: Weak<Epochs>) -> Result<()> {
     let ticking = move || {
-        while alive.strong_count() > 0 {
+        while let Some(epochs) = epochs.upgrade() {
+            epochs.lock().iter().for_each(Wasmtime::increment_epoch);
+            drop(epochs);
             std::thread::sleep(EPOCH);
-            engine.increment_epoch();
         }
     };
     std::thread::Builder::new()

@@ -11,6 +11,7 @@ mod binary;
 pub mod component_file;
 pub mod engine;
 pub mod imports;
+mod sequential;
 
 pub mod files;
 pub mod stdio;

@@ -8,6 +8,7 @@
 mod file;
 mod file_kind;
 
+use std::borrow::Cow;
 use std::fs::DirBuilder;
 use std::hash::{Hash, Hasher};
 use std::io;
@@ -22,7 +23,8 @@ use tracing::{debug, info, warn};
 use wasmtime::Engine as Wasmtime;
 use wasmtime::component::Component;
 
-use crate::guest::binary;
+use crate::guest::engine::ComponentForm;
+use crate::guest::{binary, sequential};
 use crate::process::read_file::read_file;
 use crate::process::trust::check_folder;
 
@@ -47,8 +49,11 @@ pub struct ArtifactStore {
     folder: PathBuf,
     target: CompileTarget,
     /// Creates the compiler for every processor of this architecture.
-    portable_compiler: fn() -> wasmtime::Result<Wasmtime>,
+    portable_compiler: PortableCompiler,
 }
+
+/// Creates a compiler of a form of components.
+type PortableCompiler = fn(ComponentForm) -> wasmtime::Result<Wasmtime>;
 
 /// The processors that code is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,7 @@ pub enum CompileTarget {
 
 /// A compiled component file.
 pub struct Artifact {
+    form: ComponentForm,
     source: PathBuf,
     digest: [u8; 32],
     compiler: Wasmtime,
@@ -91,7 +97,7 @@ impl ArtifactStore {
         folder: &Path,
         mode: u32,
         target: CompileTarget,
-        portable_compiler: fn() -> wasmtime::Result<Wasmtime>,
+        portable_compiler: PortableCompiler,
     ) -> Result<Self> {
         let created = DirBuilder::new().recursive(true).mode(mode).create(folder);
         created
@@ -108,18 +114,20 @@ impl ArtifactStore {
             })
     }
 
-    /// The artifact of the component in `source`, from the folder or compiled now, which takes up to a
-    /// second, after it has passed `check`. `progress` is for the log: `3 of 5`.
+    /// The artifact of a `form` of the component in `source`, from the folder or compiled now, which takes
+    /// up to a second, after it has passed `check`. `None` if the component does not have that form.
+    /// `progress` is for the log: `3 of 5`.
     ///
     /// # Errors
     /// The file cannot be read, is not a component, or does not pass `check`.
     pub fn prepare(
         &self,
         engine: &Wasmtime,
+        form: ComponentForm,
         source: &Path,
         progress: &str,
         check: &dyn Fn(&[u8]) -> Result<()>,
-    ) -> Result<Artifact> {
+    ) -> Result<Option<Artifact>> {
         let start = Instant::now();
         // The caller names the file in every error.
         let wasm = read_file(source, MAX_COMPONENT)?;
@@ -128,32 +136,37 @@ impl ArtifactStore {
         }
         let digest = Sha256::digest(&wasm).into();
         let source = source.to_owned();
-        let path_for = |compiler: &Wasmtime| self.folder.join(file_name(compiler, &digest));
+        let path_for = |compiler: &Wasmtime| self.folder.join(file_name(compiler, form, &digest));
         let find = |compiler: &Wasmtime| {
             let path = path_for(compiler);
             let identity =
                 file::check(&path).inspect_err(|error| log_rejected(&path, error)).ok()?;
             debug!(file = %source.display(), took = ?start.elapsed(), "compiled before");
             let stored = StoredArtifact::File { path, checked: Mutex::new(Some(identity)) };
-            Some(Artifact { source: source.clone(), digest, compiler: compiler.clone(), stored })
+            let (source, compiler) = (source.clone(), compiler.clone());
+            Some(Artifact { form, source, digest, compiler, stored })
         };
         if self.target == CompileTarget::Native
             && let Some(artifact) = find(engine)
         {
-            return Ok(artifact);
+            return Ok(Some(artifact));
         }
-        let portable = (self.portable_compiler)()?;
+        let portable = (self.portable_compiler)(form)?;
         if let Some(artifact) = find(&portable) {
-            return Ok(artifact);
+            return Ok(Some(artifact));
         }
         let compiler = match self.target {
             CompileTarget::Native => engine.clone(),
             CompileTarget::Portable => portable,
         };
-        let component = binary::to_component(&wasm)?;
+        let Some(component) = converted(form, &wasm)? else { return Ok(None) };
         check(&component)?;
         let path = path_for(&compiler);
-        info!(file = %source.display(), number = progress, "compiling");
+        let file = source.display();
+        match form {
+            ComponentForm::Whole => info!(%file, number = progress, "compiling"),
+            ComponentForm::Sequential => debug!(%file, "compiling the sequential form"),
+        }
         let code = compile(&compiler, &component)?;
         let stored = match write(&path, &code) {
             Ok(()) => StoredArtifact::File { path, checked: Mutex::default() },
@@ -163,8 +176,12 @@ impl ArtifactStore {
                 StoredArtifact::Memory(in_memory(engine, &code)?)
             }
         };
-        info!(file = %source.display(), took = ?start.elapsed(), "compiled");
-        Ok(Artifact { source, digest, compiler, stored })
+        let took = start.elapsed();
+        match form {
+            ComponentForm::Whole => info!(%file, ?took, "compiled"),
+            ComponentForm::Sequential => debug!(%file, ?took, "the sequential form is compiled"),
+        }
+        Ok(Some(Artifact { form, source, digest, compiler, stored }))
     }
 
     /// Removes artifacts that were not used for a month: those of components that have changed, or of
@@ -205,7 +222,8 @@ impl Artifact {
         if self.digest != <[u8; 32]>::from(Sha256::digest(&wasm)) {
             bail!("{} has changed since the host started; restart the host", self.source.display());
         }
-        let code = compile(&self.compiler, &binary::to_component(&wasm)?)
+        let component = converted(self.form, &wasm)?.context("it has lost its sequential form")?;
+        let code = compile(&self.compiler, &component)
             .with_context(|| self.source.display().to_string())?;
         match write(path, &code).and_then(|()| check_unless_unchanged(path, checked)) {
             Ok(()) => map(engine, path),
@@ -227,11 +245,23 @@ fn read(source: &Path) -> Result<Vec<u8>> {
     read_file(source, MAX_COMPONENT).with_context(|| source.display().to_string())
 }
 
+/// A form of the component in `wasm`, which may be a core module; `None` if the component does not have it.
+fn converted(form: ComponentForm, wasm: &[u8]) -> Result<Option<Cow<'_, [u8]>>> {
+    let component = binary::to_component(wasm)?;
+    Ok(match form {
+        ComponentForm::Whole => Some(component),
+        ComponentForm::Sequential => sequential::of(&component)?.map(Cow::Owned),
+    })
+}
+
 /// The file name of an artifact: a hash of what determines the code, and whether it can run.
-fn file_name(engine: &Wasmtime, component: &[u8; 32]) -> String {
+fn file_name(engine: &Wasmtime, form: ComponentForm, component: &[u8; 32]) -> String {
     let mut hasher = Sha256Hasher(Sha256::new_with_prefix(FORMAT));
     hasher.write(component);
     hasher.write(binary::REVISION);
+    if form == ComponentForm::Sequential {
+        hasher.write(sequential::REVISION);
+    }
     hasher.write(env!("WASMTIME_VERSION").as_bytes());
     // Covers settings, target and processor features.
     engine.precompile_compatibility_hash().hash(&mut hasher);

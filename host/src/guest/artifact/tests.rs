@@ -27,13 +27,19 @@ fn setup() -> TestSetup {
         engine::portable_compiler,
     )
     .unwrap();
-    let engine = Wasmtime::new(&engine::code_config()).unwrap();
+    let engine = Wasmtime::new(&engine::code_config(ComponentForm::Whole)).unwrap();
     TestSetup { dir, engine, artifacts, source }
 }
 
 impl TestSetup {
     fn prepare(&self) -> Artifact {
-        self.artifacts.prepare(&self.engine, &self.source, "1 of 1", &|_| Ok(())).unwrap()
+        self.prepare_in(&self.artifacts, &self.engine).unwrap()
+    }
+
+    fn prepare_in(&self, artifacts: &ArtifactStore, engine: &Wasmtime) -> Result<Artifact> {
+        let form = ComponentForm::Whole;
+        let prepared = artifacts.prepare(engine, form, &self.source, "1 of 1", &|_| Ok(()))?;
+        Ok(prepared.expect("every component has this form"))
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -117,13 +123,7 @@ fn used_artifact_is_not_removed_and_may_be_shared() {
 fn portable_artifact_is_used_where_there_is_no_native_one() {
     let setup = setup();
     let portable = ArtifactStore { target: CompileTarget::Portable, ..setup.artifacts.clone() };
-    assert!(
-        portable
-            .prepare(&setup.engine, &setup.source, "1 of 1", &|_| Ok(()))
-            .unwrap()
-            .load(&setup.engine)
-            .is_ok()
-    );
+    assert!(setup.prepare_in(&portable, &setup.engine).unwrap().load(&setup.engine).is_ok());
     let [path] = <[PathBuf; 1]>::try_from(setup.files()).unwrap();
     let artifact = setup.prepare();
     assert!(artifact.load(&setup.engine).is_ok());
@@ -181,17 +181,10 @@ fn artifact_that_others_can_write_is_not_trusted() {
 fn other_settings_have_their_own_artifact() {
     let setup = setup();
     setup.prepare();
-    let mut config = engine::code_config();
+    let mut config = engine::code_config(ComponentForm::Whole);
     config.epoch_interruption(false);
     let other = Wasmtime::new(&config).unwrap();
-    assert!(
-        setup
-            .artifacts
-            .prepare(&other, &setup.source, "1 of 1", &|_| Ok(()))
-            .unwrap()
-            .load(&other)
-            .is_ok()
-    );
+    assert!(setup.prepare_in(&setup.artifacts, &other).unwrap().load(&other).is_ok());
     assert_eq!(setup.files().len(), 2);
 }
 
@@ -203,7 +196,7 @@ fn code_stays_in_memory_without_a_writable_folder() {
         ArtifactStore::open(&folder, PRIVATE, CompileTarget::Native, engine::portable_compiler)
             .unwrap();
     std::fs::remove_dir(&folder).unwrap();
-    let artifact = artifacts.prepare(&setup.engine, &setup.source, "1 of 1", &|_| Ok(())).unwrap();
+    let artifact = setup.prepare_in(&artifacts, &setup.engine).unwrap();
     assert!(artifact.load(&setup.engine).is_ok());
 }
 
@@ -223,10 +216,6 @@ fn artifact_is_removed_after_a_month_without_use() {
 fn file_that_is_not_a_component_is_refused() {
     let setup = setup();
     std::fs::write(&setup.source, b"\0asm\x0d\0\x02\0").unwrap();
-    let error = setup
-        .artifacts
-        .prepare(&setup.engine, &setup.source, "1 of 1", &|_| Ok(()))
-        .unwrap_err()
-        .to_string();
+    let error = setup.prepare_in(&setup.artifacts, &setup.engine).unwrap_err().to_string();
     assert!(error.contains("build it for wasm32-wasip2"), "{error}");
 }

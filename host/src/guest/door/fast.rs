@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
-use wasmtime::Store;
+use wasmtime::{Engine, Store};
 
 use super::instances::{Guest, IdleInstance, Instances};
 use super::{Evictable, Evicted, InstancePool, invalid_response, response_of};
@@ -55,6 +55,10 @@ struct Handler {
 
 impl Guest for Handler {
     type AssignPre = FastPre;
+
+    fn engine(pre: &FastPre) -> &Engine {
+        pre.engine()
+    }
 
     async fn create(pre: &FastPre, store: &mut Store<InstanceState>) -> wasmtime::Result<Self> {
         let service = pre.instantiate_async(&mut *store).await?;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout_at;
 use tracing::{debug, warn};
-use wasmtime::Store;
+use wasmtime::{Engine, Store};
 
 use super::{Evictable, Evicted, InstancePool, deadline_exceeded};
 use crate::config::instance_reuse::ServedInterface;
@@ -27,6 +27,9 @@ pub(super) trait Guest: Sized + Send + 'static {
 
     /// The interface that the door calls.
     const INTERFACE: ServedInterface = ServedInterface::Typed;
+
+    /// The engine that runs the component.
+    fn engine(pre: &Self::AssignPre) -> &Engine;
 
     /// Instantiates the component in `store`, and makes the calls that each instance receives once.
     fn create(
@@ -172,7 +175,7 @@ impl<G: Guest> Instances<G> {
 
     async fn create(&self, deadline: Instant) -> wasmtime::Result<Box<IdleInstance<G>>> {
         let start = Instant::now();
-        let mut store = self.stores.create(deadline)?;
+        let mut store = self.stores.create_in(G::engine(&self.pre), deadline)?;
         let guest = G::create(&self.pre, &mut store).await?;
         let created = Instant::now();
         store.data_mut().record_instantiated(created - start);

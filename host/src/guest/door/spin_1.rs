@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use wasmtime::Store;
+use wasmtime::{Engine, Store};
 
 use super::instances::{Guest, IdleInstance, Instances};
 use super::{Evictable, Evicted, InstancePool, invalid_response, response_of};
@@ -52,6 +52,10 @@ impl Guest for HttpTrigger {
     type AssignPre = Spin1Pre;
 
     const INTERFACE: ServedInterface = ServedInterface::Spin1;
+
+    fn engine(pre: &Spin1Pre) -> &Engine {
+        pre.engine()
+    }
 
     async fn create(pre: &Spin1Pre, store: &mut Store<InstanceState>) -> wasmtime::Result<Self> {
         pre.instantiate_async(store).await

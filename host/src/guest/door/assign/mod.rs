@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::HeaderName;
 use http::request::Parts;
-use wasmtime::{Store, bail};
+use wasmtime::{Engine, Store, bail};
 
 use super::instances::{Guest, IdleInstance, Instances};
 use super::{Evictable, Evicted, InstancePool};
@@ -43,6 +43,10 @@ struct Assigner {
 
 impl Guest for Assigner {
     type AssignPre = AssignPre;
+
+    fn engine(pre: &AssignPre) -> &Engine {
+        pre.engine()
+    }
 
     async fn create(pre: &AssignPre, store: &mut Store<InstanceState>) -> wasmtime::Result<Self> {
         let router = pre.instantiate(store).await?;

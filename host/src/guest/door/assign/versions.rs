@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
+use wasmtime::{Engine, Store};
 
 use crate::guest::instance::InstanceState;
 
@@ -74,6 +74,13 @@ impl AssignPre {
         } else {
             None
         })
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        match self {
+            Self::V0_1(pre) => pre.engine(),
+            Self::V0_2(pre) => pre.engine(),
+        }
     }
 
     pub(super) async fn instantiate(
