@@ -63,6 +63,7 @@
 
 #![deny(missing_docs)]
 
+mod allocator;
 mod doors;
 mod handler;
 
