@@ -13,11 +13,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use reqwest::Client;
 use reqwest::redirect::Policy;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::outbox::same_run;
 use super::settings::CollectorSettings;
 use super::{FeedbackEvent, OutboxEntry, Sink, SinkError, SinkEvent, v2_payload};
 use crate::http::client_tls;
+use crate::prediction_log::feedback::Truth;
 use crate::prediction_log::reader::StoredRecord;
 use crate::prediction_log::times;
 
@@ -160,8 +162,8 @@ impl<'a> CloudEvent<'a> {
         let mut body = Vec::new();
         feedback.write_json(&mut body);
         Self {
-            // Later feedback of the same kind is another event.
-            id: format!("{id}.{row}.{}.{time}", truth.kind()),
+            // Later feedback of the same kind is another event, and so is a correction of the same time.
+            id: format!("{id}.{row}.{}.{time}.{:016x}", truth.kind(), truth_hash(truth)),
             kind: FEEDBACK,
             time: *time,
             model: None,
@@ -192,6 +194,15 @@ impl<'a> CloudEvent<'a> {
         });
         headers.collect()
     }
+}
+
+/// A hash of the label or number: labels may be too long for a header.
+fn truth_hash(truth: &Truth) -> u64 {
+    let digest = match truth {
+        Truth::Label(label) => Sha256::digest(label),
+        Truth::Value(number) | Truth::Reward(number) => Sha256::digest(number.to_be_bytes()),
+    };
+    digest.iter().take(size_of::<u64>()).fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
 }
 
 /// A value of an attribute as a header: CloudEvents' HTTP binding percent-encodes spaces, quotes,
@@ -316,6 +327,21 @@ mod tests {
             (&parsed.items[0].truth, parsed.items[0].time),
             (&feedback.truth, feedback.time)
         );
+    }
+
+    #[test]
+    fn id_of_feedback_identifies_its_value() {
+        let feedback = |truth| FeedbackEvent { id: uuid::Uuid::nil(), row: 2, truth, time: 5 };
+        let id = |truth| CloudEvent::of_feedback(&feedback(truth)).id;
+        let label = |label: &str| id(Truth::Label(label.into()));
+        assert_eq!(
+            label("abc"),
+            "00000000-0000-0000-0000-000000000000.2.label.5.ba7816bf8f01cfea",
+            "the same whenever it is sent"
+        );
+        assert_ne!(label("abc"), label("abd"), "a correction of the same time");
+        assert_ne!(id(Truth::Value(1.0)), id(Truth::Value(2.0)));
+        assert_ne!(id(Truth::Value(1.0)), id(Truth::Reward(1.0)));
     }
 
     #[test]
