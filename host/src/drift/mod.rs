@@ -39,7 +39,7 @@ pub use baseline::{BASELINE, Baseline};
 pub use expected::Performance;
 pub use monitor::{Monitor, WatchedModel};
 pub use report::{Report, Status};
-pub use saved::SavedWindows;
+pub use saved::{SavedWindows, WINDOWS_FILE};
 pub use settings::{DriftConfig, DriftSettings};
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tracing::warn;
 use super::baseline::Baseline;
 use super::report::{Report, Unwatched, UnwatchedReason, by_version};
 use super::resume;
-use super::saved::{HostId, SavedWindow, SavedWindows};
+use super::saved::{HostId, SavedWindow, SavedWindows, WINDOWS_FILE};
 use super::settings::DriftSettings;
 use super::watched::{Watched, apart};
 use crate::prediction_log::record::{LogEntry, Predictions, RequestContext};
@@ -247,7 +247,7 @@ impl Monitor {
 
 impl Observer for Monitor {
     fn resume(&self, log: &Path) {
-        let path = log.with_file_name(super::saved::FILE);
+        let path = log.with_file_name(WINDOWS_FILE);
         match SavedWindows::read(&path) {
             Ok(saved) => saved.into_iter().for_each(|saved| self.restore(saved)),
             Err(error) => {

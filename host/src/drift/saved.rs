@@ -14,7 +14,7 @@ use crate::process::atomic_file::{self, Existing, READABLE};
 use crate::process::read_file::read_file;
 
 /// Name of the file, next to the prediction log.
-pub(super) const FILE: &str = "drift-windows.json";
+pub const WINDOWS_FILE: &str = "drift-windows.json";
 
 /// Version of the format.
 const FORMAT: u32 = 1;

@@ -27,7 +27,7 @@ fn sinks_of_a_disabled_log_are_refused() {
 }
 
 #[test]
-fn sink_that_would_write_into_the_log_is_refused() {
+fn sink_that_would_write_into_a_file_of_the_host_is_refused() {
     let app = App::new("");
     let path = app.path("predictions.db");
     let link = app.path("link.jsonl");
@@ -43,4 +43,8 @@ fn sink_that_would_write_into_the_log_is_refused() {
             assert!(refused.contains("a file of the log itself; write another path"), "{refused}");
         }
     }
+    let windows = app.path("drift-windows.json");
+    let sink = format!("[[prediction_log.sinks]]\ntype = 'file'\npath = '{}'", windows.display());
+    let refused = app.without_sinks().runtime_config(&sink).refused();
+    assert!(refused.contains("drift-windows.json, a file of the host; write another"), "{refused}");
 }

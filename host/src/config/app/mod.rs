@@ -19,6 +19,7 @@ use tracing::warn;
 use crate::cache;
 use crate::config::blocked_networks::BlockedNetworks;
 use crate::config::manifest::{BuildSection, Manifest, ManifestVersion, names};
+use crate::drift::WINDOWS_FILE;
 use crate::http::content_encoding::Compression;
 use crate::http::cors::Cors;
 use crate::inference::BackendOptions;
@@ -121,7 +122,8 @@ impl App {
             component::Context { base, manifest, options, values: &values, drift: &settings.drift };
         let components = resolve_components(&context, &chosen, &settings.inherited, &mut problems);
         let state_folder = state_folder(options.state_dir.as_deref(), base);
-        if let Err(problem) = sink_files::check(&options.prediction_log.sinks, &state_folder) {
+        let sinks = &options.prediction_log.sinks;
+        if let Err(problem) = sink_files::check(sinks, &state_folder, &[WINDOWS_FILE]) {
             problems.add("runtime config: [prediction_log]", problem);
         }
         if !problems.0.is_empty() {

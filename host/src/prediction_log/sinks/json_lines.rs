@@ -116,18 +116,20 @@ fn complete_length(file: &mut File, length: u64) -> io::Result<u64> {
 /// Renames `path` to `<path>.1`, `<path>.1` to `<path>.2` and so on; the one beyond `max_files` is
 /// replaced.
 fn rotate(path: &Path, max_files: u32) -> io::Result<()> {
-    let numbered = |number: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{number}"));
-        PathBuf::from(name)
-    };
     for number in (1..max_files).rev() {
-        match fs::rename(numbered(number), numbered(number + 1)) {
+        match fs::rename(rotated(path, number), rotated(path, number + 1)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    fs::rename(path, numbered(1))
+    fs::rename(path, rotated(path, 1))
+}
+
+/// The name of `path` after this many rotations.
+pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    PathBuf::from(name)
 }
 
 impl Sink for FileSink {

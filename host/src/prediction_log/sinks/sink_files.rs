@@ -1,5 +1,5 @@
-//! Checks the paths of file sinks before anything is written: none may be a file of the log itself, or
-//! of another sink, also through links.
+//! Checks the paths of file sinks before anything is written: none may be a file of the log itself, of
+//! another part of the host, or of another sink, rotated ones included, also through links.
 
 use std::collections::HashSet;
 use std::fs;
@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::LOCK_FILE;
+use super::json_lines::rotated;
 use super::settings::{FileSettings, SinkSettings, SinkTarget};
 use crate::prediction_log::{hash_key, host_lock, schema};
 
@@ -42,25 +43,44 @@ pub struct SinkFileError {
     problem: String,
 }
 
-/// Checks the files of `sinks` of the log in `state_folder`.
+/// Checks the files of `sinks` of the log in `state_folder`, in which other parts of the host write the files
+/// with the names `others`.
 ///
 /// # Errors
-/// Names the first sink whose file is one of the log, or of a sink before it.
-pub fn check(sinks: &[SinkSettings], state_folder: &Path) -> Result<(), SinkFileError> {
+/// Names the first sink whose file is one of the host, or of a sink before it.
+pub fn check(
+    sinks: &[SinkSettings],
+    state_folder: &Path,
+    others: &[&str],
+) -> Result<(), SinkFileError> {
     let log = state_folder.join(schema::FILE);
     let beside = [LOCK_FILE, host_lock::FILE, hash_key::FILE].map(|name| state_folder.join(name));
     let own = [schema::wal(&log), schema::shared_memory(&log), log].into_iter().chain(beside);
-    let own: Vec<_> = own.map(|path| (FileIdentity::of(&path), path)).collect();
-    let mut others = HashSet::new();
+    let own = own.map(|path| (path, "a file of the log itself"));
+    let others = others.iter().map(|name| (state_folder.join(name), "a file of the host"));
+    let reserved: Vec<_> =
+        own.chain(others).map(|(path, owner)| (FileIdentity::of(&path), path, owner)).collect();
+    let (mut written, mut renamed) = (HashSet::new(), HashSet::new());
     for SinkSettings { name, target } in sinks {
-        let SinkTarget::File(FileSettings { path, .. }) = target else { continue };
+        let SinkTarget::File(FileSettings { path, max_files, .. }) = target else { continue };
         let identity = FileIdentity::of(path);
-        let problem = if let Some((_, file)) = own.iter().find(|(own, _)| *own == identity) {
-            format!("is {}, a file of the log itself", file.display())
-        } else if others.insert(identity) {
-            continue;
-        } else {
+        let rotations = || (1..=*max_files).map(move |number| rotated(path, number));
+        let problem = if let Some((_, file, owner)) =
+            reserved.iter().find(|(reserved, ..)| *reserved == identity)
+        {
+            format!("is {}, {owner}", file.display())
+        } else if written.contains(&identity) {
             "another sink writes this file".into()
+        } else if renamed.contains(&identity) {
+            "another sink renames its full files to this name".into()
+        } else if let Some(file) =
+            rotations().find(|file| written.contains(&FileIdentity::of(file)))
+        {
+            format!("full files are renamed to {}, which another sink writes", file.display())
+        } else {
+            written.insert(identity);
+            renamed.extend(rotations().map(|file| FileIdentity::of(&file)));
+            continue;
         };
         return Err(SinkFileError { sink: name.clone(), problem });
     }
@@ -78,7 +98,8 @@ mod tests {
 
     fn refused(paths: &[PathBuf], state: &Path) -> Option<String> {
         let sinks = paths.iter().zip(["a", "b"]).map(|(path, name)| sink(name, path.clone()));
-        check(&sinks.collect::<Vec<_>>(), state).err().map(|error| error.to_string())
+        let sinks: Vec<_> = sinks.collect();
+        check(&sinks, state, &["windows.json"]).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -122,6 +143,37 @@ mod tests {
         let state = folder.path().join("a/state");
         assert!(refused(&[state.join("predictions.db")], &state).is_some());
         assert_eq!(refused(&[folder.path().join("predictions.db")], &state), None);
+    }
+
+    #[test]
+    fn file_of_another_part_of_the_host_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("windows.json");
+        let expected = format!(
+            "sink `a`: path: is {}, a file of the host; write another path",
+            path.display()
+        );
+        assert_eq!(refused(std::slice::from_ref(&path), folder.path()), Some(expected));
+        assert_eq!(refused(&[path], &folder.path().join("state")), None);
+    }
+
+    #[test]
+    fn sink_cannot_write_a_file_that_another_rotates() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for is_there in [false, true] {
+            if is_there {
+                fs::write(path("x.jsonl"), "").unwrap();
+                fs::write(path("x.jsonl.1"), "").unwrap();
+            }
+            let after = refused(&[path("x.jsonl"), path("./x.jsonl.1")], &path("state")).unwrap();
+            assert!(after.contains("sink `b`: path: another sink renames its full"), "{after}");
+            let before = refused(&[path("x.jsonl.1"), path("x.jsonl")], &path("state")).unwrap();
+            let expected = format!("renamed to {}, which", path("x.jsonl.1").display());
+            assert!(before.contains(&expected), "{before}");
+            // One rotated file is kept.
+            assert_eq!(refused(&[path("x.jsonl"), path("x.jsonl.2")], &path("state")), None);
+        }
     }
 
     #[test]
