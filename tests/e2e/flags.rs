@@ -99,11 +99,12 @@ fn reuse_count_range_limits_requests_per_instance() {
         let spinfer = Launch::new(&manifest).flags(&["--max-instance-reuse-count", "2..4"]).up();
         let counts = (0..60).map(|_| spinfer.get("/count").text().parse().unwrap());
         let counts: Vec<usize> = counts.collect();
-        // The last count of each instance.
-        let lives: Vec<_> =
-            counts.windows(2).filter(|pair| pair[1] == 1).map(|pair| pair[0]).collect();
-        assert!(lives.iter().all(|served| [2, 3].contains(served)), "{door}{counts:?}");
-        assert!(lives.contains(&2) && lives.contains(&3), "{door}{counts:?}");
+        let reached = |count| counts.iter().filter(|&&other| other == count).count();
+        assert_eq!(reached(1) + reached(2) + reached(3), counts.len(), "{door}{counts:?}");
+        // All but those that could serve more: behind the standard door an instance is available again
+        // a moment after its response, and the next request may start another one.
+        assert!(reached(1) - reached(2) <= 2, "{door}{counts:?}");
+        assert!(0 < reached(3) && reached(3) < reached(2), "{door}{counts:?}");
     }
     let (_dir, path) = folder(probe("").text(), &[]);
     let path = path.to_str().unwrap();
