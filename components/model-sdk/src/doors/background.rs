@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 
 type Work = Pin<Box<dyn Future<Output = ()>>>;
@@ -19,7 +20,11 @@ thread_local! {
 }
 
 /// Resumes the work with this number.
-struct Resume(u64);
+struct Resume {
+    number: u64,
+    /// Whether it was woken since its last poll started.
+    woken: AtomicBool,
+}
 
 /// Starts `work`, within a call of the component. It is resumed by events of the host only.
 pub(super) fn start(work: impl Future<Output = ()> + 'static) {
@@ -27,19 +32,28 @@ pub(super) fn start(work: impl Future<Output = ()> + 'static) {
         *last += 1;
         *last
     });
-    resume(&Arc::new(Resume(number)), Box::pin(work));
+    resume(&Arc::new(Resume { number, woken: AtomicBool::new(false) }), Box::pin(work));
 }
 
-fn resume(number: &Arc<Resume>, mut work: Work) {
-    let waker = Waker::from(Arc::clone(number));
-    if work.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-        WAITING.with_borrow_mut(|waiting| waiting.insert(number.0, work));
+fn resume(resumed: &Arc<Resume>, mut work: Work) {
+    let waker = Waker::from(Arc::clone(resumed));
+    loop {
+        resumed.woken.store(false, Ordering::Relaxed);
+        if work.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            return;
+        }
+        // Woken by its own poll, when it was not among what waits.
+        if !resumed.woken.load(Ordering::Relaxed) {
+            break;
+        }
     }
+    WAITING.with_borrow_mut(|waiting| waiting.insert(resumed.number, work));
 }
 
 impl Wake for Resume {
     fn wake(self: Arc<Self>) {
-        if let Some(work) = WAITING.with_borrow_mut(|waiting| waiting.remove(&self.0)) {
+        self.woken.store(true, Ordering::Relaxed);
+        if let Some(work) = WAITING.with_borrow_mut(|waiting| waiting.remove(&self.number)) {
             resume(&self, work);
         }
     }
@@ -69,5 +83,21 @@ mod tests {
         }
         assert_eq!(steps.get(), 3, "it is over");
         assert_eq!(Rc::strong_count(&steps), 1, "and dropped");
+    }
+
+    #[test]
+    fn work_that_its_own_poll_wakes_continues() {
+        let steps = Rc::new(Cell::new(0));
+        let taken = Rc::clone(&steps);
+        start(poll_fn(move |cx| {
+            taken.set(taken.get() + 1);
+            if taken.get() == 3 {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        assert_eq!(steps.get(), 3);
+        assert_eq!(Rc::strong_count(&steps), 1, "it is over, and dropped");
     }
 }
