@@ -13,7 +13,7 @@ from peer import serving
 from spinfer import BadRequest, InvalidResponse, ModelNotFound
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=timezone.utc)
-SUMMARY = {"accepted": 1, "unknown": 0, "rejected": []}
+SUMMARY = {"accepted": 1, "unknown": 0, "replaced": 0, "unchanged": 0, "rejected": []}
 
 
 def test_feedback_request_body(make: Make) -> None:
@@ -41,14 +41,14 @@ def test_feedback_request_body(make: Make) -> None:
 
 def test_many_items_are_split_into_requests(make: Make) -> None:
     counts = [10_000, 5_000, 3_000]
-    responses: list[Any] = [
-        (200, {}, {"accepted": count - 1, "unknown": 1, "rejected": [{"index": 7, "error": "no"}]})
-        for count in counts
-    ]
+    rejected = [{"index": 7, "error": "no"}]
+    rest = {"unknown": 1, "replaced": 2, "unchanged": 3, "rejected": rejected}
+    responses: list[Any] = [(200, {}, {"accepted": count - 1, **rest}) for count in counts]
     with serving(*responses) as peer:
         items = ({"prediction_id": "id", "reward": 1} for _ in range(15_000))
         total = make(peer.url).feedback_many(items)
         assert total["accepted"] == 14_998 and total["unknown"] == 2
+        assert total["replaced"] == 4 and total["unchanged"] == 6
         assert [one["index"] for one in total["rejected"]] == [7, 10_007]
     sent = [json.loads(body)["feedback"] for *_, body in peer.requests]
     assert [len(one) for one in sent] == counts[:2]
@@ -77,9 +77,15 @@ def test_invalid_feedback_is_an_error(make: Make) -> None:
 
 
 def test_invalid_response_is_an_error(make: Make) -> None:
-    with serving((200, {}, {"ok": True})) as peer:
-        with pytest.raises(InvalidResponse, match="accepted"):
-            make(peer.url).feedback("id", label="a")
+    for invalid in ({"ok": True}, {**SUMMARY, "replaced": "1"}):
+        with serving((200, {}, invalid)) as peer:
+            with pytest.raises(InvalidResponse, match="accepted"):
+                make(peer.url).feedback("id", label="a")
+
+
+def test_response_of_an_earlier_host_is_complete(make: Make) -> None:
+    with serving((200, {}, {"accepted": 1, "unknown": 0, "rejected": []})) as peer:
+        assert make(peer.url).feedback("id", label="a") == SUMMARY
 
 
 def logged(client: Any) -> dict[str, Any]:
@@ -98,8 +104,11 @@ def logged(client: Any) -> dict[str, Any]:
 def test_feedback_for_a_prediction(client: Any) -> None:
     prediction = logged(client)
     once = client.feedback(prediction, label="setosa")
-    assert once == {"accepted": 1, "unknown": 0, "rejected": []}
-    assert client.feedback(prediction["prediction_id"], label="setosa", time=NOON) == once
+    assert once == SUMMARY
+    again = client.feedback(prediction["prediction_id"], label="setosa", time=NOON)
+    assert again == {**SUMMARY, "unchanged": 1}
+    corrected = client.feedback(prediction, label="virginica")
+    assert corrected == {**SUMMARY, "replaced": 1}
 
 
 def test_feedback_for_a_batch(client: Any) -> None:

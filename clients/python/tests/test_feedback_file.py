@@ -13,6 +13,7 @@ from peer import Peer, serving
 from spinfer import BadRequest, ServerError
 
 ID = "01936d00-0000-7000-8000-000000000000"
+NOTHING = {"accepted": 0, "unknown": 0, "replaced": 0, "unchanged": 0, "rejected": []}
 
 
 def written(folder: Path, name: str, content: str | bytes) -> Path:
@@ -22,7 +23,8 @@ def written(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def accepted(count: int, *rejected: dict[str, Any]) -> tuple[int, dict[str, Any], Any]:
-    return (200, {}, {"accepted": count, "unknown": 0, "rejected": list(rejected)})
+    counts = {"accepted": count, "unknown": 0, "replaced": 1, "unchanged": 2}
+    return (200, {}, {**counts, "rejected": list(rejected)})
 
 
 def sent(peer: Peer) -> list[list[Any]]:
@@ -38,7 +40,7 @@ def test_csv_file_is_sent_with_the_types_of_its_columns(make: Make, tmp_path: Pa
     )
     with serving(accepted(3)) as peer:
         total = make(peer.url).feedback_file(file)
-    assert total == {"accepted": 3, "unknown": 0, "rejected": []}
+    assert total == {"accepted": 3, "unknown": 0, "replaced": 1, "unchanged": 2, "rejected": []}
     assert sent(peer) == [
         [
             {"prediction_id": "a", "row": 2, "label": "3", "time": "2026-11-30T12:00:00Z"},
@@ -100,6 +102,7 @@ def test_large_file_is_several_requests(make: Make, tmp_path: Path) -> None:
         total = make(peer.url).feedback_file(file)
     assert [len(batch) for batch in sent(peer)] == [10_000, 10_000, 5_000]
     assert total["accepted"] == 24_998
+    assert total["replaced"] == 3 and total["unchanged"] == 6
     assert [one["line"] for one in total["rejected"]] == [10_001, 20_002]
 
 
@@ -108,7 +111,7 @@ def test_request_whose_items_are_all_rejected_is_a_result(make: Make, tmp_path: 
     refused = {"error": "every item is rejected", "rejected": [{"index": 0, "error": "no"}]}
     with serving((400, {}, refused)) as peer:
         total = make(peer.url).feedback_file(file)
-    assert total == {"accepted": 0, "unknown": 0, "rejected": [{"line": 2, "error": "no"}]}
+    assert total == {**NOTHING, "rejected": [{"line": 2, "error": "no"}]}
     for status, body, error in [
         (400, {"error": "no"}, BadRequest),
         (400, b"<html>", BadRequest),
@@ -132,7 +135,7 @@ def test_file_that_cannot_be_read_is_an_error(make: Make, tmp_path: Path) -> Non
     with pytest.raises(FileNotFoundError):
         client.feedback_file(tmp_path / "none.csv")
     empty = written(tmp_path, "b.csv", "prediction_id,label\n")
-    assert client.feedback_file(empty) == {"accepted": 0, "unknown": 0, "rejected": []}
+    assert client.feedback_file(empty) == NOTHING
 
 
 def test_host_stores_a_file(client: Any, tmp_path: Path) -> None:

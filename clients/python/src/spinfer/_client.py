@@ -327,7 +327,7 @@ class MLClient(_Calls):
             headers: headers of this request.
 
         Returns:
-            A dict: ``accepted``, ``unknown`` and ``rejected``.
+            A dict: ``accepted``, ``unknown``, ``replaced``, ``unchanged`` and ``rejected``.
         """
         item = feedback_item(
             prediction, label=label, value=value, reward=reward, row=row, time=time
@@ -369,8 +369,8 @@ class MLClient(_Calls):
             headers: headers of these requests.
 
         Returns:
-            A dict: ``accepted``, ``unknown``, and ``rejected`` with the number and the error of
-            each rejected line.
+            A dict: ``accepted``, ``unknown``, ``replaced``, ``unchanged``, and ``rejected`` with
+            the number and the error of each rejected line.
 
         Raises:
             ValueError: the header line of a CSV file is invalid, or the format is not known.

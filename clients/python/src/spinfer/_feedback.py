@@ -40,11 +40,15 @@ class FeedbackSummary(TypedDict):
     Attributes:
         accepted: number of stored items.
         unknown: stored items whose prediction is not in the log, or not yet.
+        replaced: stored items that replaced other feedback, which they contradict.
+        unchanged: stored items that changed nothing: the log has the same feedback, or a later one.
         rejected: the rejected items.
     """
 
     accepted: int
     unknown: int
+    replaced: int
+    unchanged: int
     rejected: list[RejectedFeedback]
 
 
@@ -147,28 +151,39 @@ def feedback_conversation(
     items: Iterable[Mapping[str, Any]], headers: Mapping[str, str], policy: RetryPolicy
 ) -> Conversation[FeedbackSummary]:
     """Sends any number of items, in several requests if needed."""
-    total: FeedbackSummary = {"accepted": 0, "unknown": 0, "rejected": []}
+    total = no_feedback()
     before = 0
     for count, body in bodies(map(to_json, items)):
         request = Request("POST", PATH, {**headers, "content-type": JSON}, body)
         of_batch = yield from converse(Call(request, summary), policy)
         total["accepted"] += of_batch["accepted"]
         total["unknown"] += of_batch["unknown"]
+        total["replaced"] += of_batch["replaced"]
+        total["unchanged"] += of_batch["unchanged"]
         for rejected in of_batch["rejected"]:
             total["rejected"].append({**rejected, "index": before + rejected["index"]})
         before += count
     return total
 
 
+def no_feedback() -> FeedbackSummary:
+    """The result before anything is sent."""
+    return {"accepted": 0, "unknown": 0, "replaced": 0, "unchanged": 0, "rejected": []}
+
+
 def summary(response: Response) -> FeedbackSummary:
     """Reads the response to feedback."""
     body = json_object(response)
-    counts = [body.get("accepted"), body.get("unknown", 0)]
+    # Earlier hosts have neither "replaced" nor "unchanged".
+    optional = ("unknown", "replaced", "unchanged")
+    counts = [body.get("accepted"), *(body.get(name, 0) for name in optional)]
     if not all(isinstance(count, int) for count in counts):
         invalid(response, 'expected "accepted", "unknown" and "rejected"')
     return {
         "accepted": counts[0],
         "unknown": counts[1],
+        "replaced": counts[2],
+        "unchanged": counts[3],
         "rejected": rejected_items(response, body),
     }
 

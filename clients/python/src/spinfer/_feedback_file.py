@@ -15,6 +15,7 @@ from spinfer._feedback import (
     PATH,
     FeedbackSummary,
     bodies,
+    no_feedback,
     rejected_items,
     summary,
 )
@@ -47,11 +48,15 @@ class FeedbackFileSummary(TypedDict):
     Attributes:
         accepted: number of stored items.
         unknown: stored items whose prediction is not in the log, or not yet.
+        replaced: stored items that replaced other feedback, which they contradict.
+        unchanged: stored items that changed nothing: the log has the same feedback, or a later one.
         rejected: the rejected lines.
     """
 
     accepted: int
     unknown: int
+    replaced: int
+    unchanged: int
     rejected: list[RejectedLine]
 
 
@@ -183,7 +188,13 @@ def feedback_file_conversation(
 ) -> Conversation[FeedbackFileSummary]:
     """Sends a file in as few requests as the server's limits allow, without holding all of it."""
     found = format_of(path, format)
-    total: FeedbackFileSummary = {"accepted": 0, "unknown": 0, "rejected": []}
+    total: FeedbackFileSummary = {
+        "accepted": 0,
+        "unknown": 0,
+        "replaced": 0,
+        "unchanged": 0,
+        "rejected": [],
+    }
     # The lines of the items that are not sent yet.
     numbers: list[int] = []
 
@@ -211,6 +222,8 @@ def feedback_file_conversation(
                 of_batch = yield from send(request, policy)
                 total["accepted"] += of_batch["accepted"]
                 total["unknown"] += of_batch["unknown"]
+                total["replaced"] += of_batch["replaced"]
+                total["unchanged"] += of_batch["unchanged"]
                 for rejected in of_batch["rejected"]:
                     index = rejected["index"] if rejected["index"] in range(count) else 0
                     reject(numbers[index], rejected["error"])
@@ -228,7 +241,7 @@ def send(request: Request, policy: RetryPolicy) -> Conversation[FeedbackSummary]
         body = json_or_none(response.body)
         rejected = rejected_items(response, body) if isinstance(body, dict) else []
         if rejected:
-            return {"accepted": 0, "unknown": 0, "rejected": rejected}
+            return {**no_feedback(), "rejected": rejected}
     return read(Call(request, summary), response)
 
 
