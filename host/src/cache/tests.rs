@@ -176,7 +176,7 @@ async fn adaptive_admission_stores_first_responses_while_nearly_empty_or_expensi
 
 #[tokio::test]
 async fn memory_stays_bounded_for_many_distinct_keys() {
-    // Some ten times as many as fit.
+    // About ten times the number of responses that fit.
     const KEYS: usize = 200_000;
     const MEMORY: u64 = 8 << 20;
     let component = CachedComponent::new(AdmissionPolicy::Adaptive, MEMORY);

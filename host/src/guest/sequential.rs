@@ -69,7 +69,7 @@ pub(super) fn of(wasm: &[u8]) -> Result<Option<Vec<u8>>> {
     Ok(Some(form))
 }
 
-/// The component, as it is written item by item. The flags tell by index which items are replaced.
+/// The component while it is written, item by item. The flags tell by index which items are replaced.
 #[derive(Default)]
 struct SequentialForm<'a> {
     wasm: &'a [u8],

@@ -16,7 +16,7 @@ use super::{guests, harms, redis};
 /// route that had to wait for one of them would take until the deadline of that, 3 seconds.
 const DEADLINE_OVER_P99: u32 = 20;
 /// Minimum of that deadline, half of that of a harm: the percentile is 4 ms on two cores that do nothing else,
-/// and passes 100 ms if they also build something, which may begin after the route was measured alone.
+/// and passes 100 ms if they also build something, which may start after the route was measured alone.
 const MIN_DEADLINE: Duration = Duration::from_millis(1500);
 /// Share of the predictions that may miss it, in percent.
 const MAX_LATE_PERCENT: usize = 1;
