@@ -49,16 +49,22 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether it is a change of an experiment of the same name with other variants.
+    #[must_use]
+    pub fn is_of_another_run(&self, experiment: &Experiment) -> bool {
+        self.digest.as_ref().is_some_and(|digest| *digest != experiment.digest())
+    }
+
     /// The share of each variant of `experiment`, in its order.
     ///
     /// # Errors
     /// If it is a change of another experiment, a variant does not exist or is a shadow, or the
     /// shares do not sum to 1.
     pub fn allocations(&self, experiment: &Experiment) -> Result<Vec<f64>, String> {
-        if self.digest.as_ref().is_some_and(|digest| *digest != experiment.digest()) {
+        if self.is_of_another_run(experiment) {
             return Err(format!(
-                "the stored change is of an earlier experiment `{}` with other variants, and is \
-                 ignored; the next change replaces it",
+                "the stored change is of another run of experiment `{}`, with other variants, and is \
+                 ignored",
                 experiment.name
             ));
         }
@@ -213,7 +219,7 @@ mod tests {
             edit(&mut after);
             let problem = change.allocations(&after).unwrap_err();
             assert!(
-                problem.contains("an earlier experiment `iris` with other variants"),
+                problem.contains("another run of experiment `iris`, with other variants"),
                 "{problem}"
             );
         }

@@ -45,6 +45,8 @@ pub struct ExperimentRouter {
     store: Option<Arc<GrantedStore>>,
     /// The last look at each experiment.
     assessments: Mutex<HashMap<String, Arc<Assessment>>>,
+    /// Why the last look at each experiment failed; none for one that succeeded.
+    problems: Mutex<HashMap<String, String>>,
     /// Whether it was logged that the mounted file has changed.
     is_change_logged: AtomicBool,
 }
@@ -158,7 +160,6 @@ impl ExperimentRouter {
         };
         let arms = experiments.iter().map(arms).collect::<Result<_>>()?;
         let excluded = experiments.iter().map(|e| (e.name.clone(), Default::default())).collect();
-        let (assessments, is_change_logged) = (Mutex::default(), AtomicBool::default());
         Ok(Self {
             service,
             experiments,
@@ -166,8 +167,9 @@ impl ExperimentRouter {
             excluded,
             unit_key,
             store,
-            assessments,
-            is_change_logged,
+            assessments: Mutex::default(),
+            problems: Mutex::default(),
+            is_change_logged: AtomicBool::default(),
         })
     }
 
@@ -228,6 +230,21 @@ impl ExperimentRouter {
 
     pub(super) fn set_assessment(&self, experiment: &str, assessment: Assessment) {
         self.assessments.lock().insert(experiment.to_owned(), Arc::new(assessment));
+    }
+
+    /// Why the last look at `experiment` failed; `None` if it did not.
+    #[must_use]
+    pub fn problem(&self, experiment: &str) -> Option<String> {
+        self.problems.lock().get(experiment).cloned()
+    }
+
+    /// Replaces the problem of the last look, and returns that of the look before.
+    pub(super) fn set_problem(&self, experiment: &str, problem: Option<String>) -> Option<String> {
+        let mut problems = self.problems.lock();
+        match problem {
+            Some(problem) => problems.insert(experiment.to_owned(), problem),
+            None => problems.remove(experiment),
+        }
     }
 
     /// The arms of `experiment`, in file order.

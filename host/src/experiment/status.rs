@@ -42,8 +42,8 @@ pub struct ExperimentStatus {
     /// The last look: verdict, numbers and guardrails. `None` before the first, and for shadows.
     #[serde(default)]
     pub assessment: Option<Assessment>,
-    /// Why the change in the store is not in effect, and that the mounted file has changed since the
-    /// host started; `None` if neither is so.
+    /// Why the change in the store is not in effect, why the host does not supervise the experiment, and
+    /// that the mounted file has changed since the host started; `None` if none is so.
     pub problem: Option<String>,
 }
 
@@ -148,6 +148,8 @@ async fn status(router: &ExperimentRouter, experiment: &Experiment) -> Experimen
         Some(store) => store.get(key(&experiment.name)).await.map_err(|error| error.to_string()),
         None => Ok(None),
     };
+    // Without the store, that is the problem of the last look, too.
+    let of_look = stored.is_ok().then(|| router.problem(&experiment.name)).flatten();
     let change = stored.and_then(|json| match json {
         Some(json) => parse(experiment, &json),
         None => Ok(Change::default()),
@@ -157,7 +159,8 @@ async fn status(router: &ExperimentRouter, experiment: &Experiment) -> Experimen
         Ok(change) => (change, None),
         Err(problem) => (Change::default(), Some(ignored(problem))),
     };
-    let problems: Vec<String> = ignored.into_iter().chain(router.check_file().await).collect();
+    let of_file = router.check_file().await;
+    let problems: Vec<String> = ignored.into_iter().chain(of_look).chain(of_file).collect();
     let problem = (!problems.is_empty()).then(|| problems.join("; "));
     describe(router, experiment, &change, problem)
 }

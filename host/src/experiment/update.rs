@@ -11,9 +11,9 @@ use super::STORE;
 use super::ledger::{self, OPERATOR, commit};
 use super::router::ExperimentRouter;
 use super::status::{ExperimentStatus, describe, find, is_started, parse};
-use super::supervisor::first_of_new_run;
+use super::supervisor::{ANOTHER_RUN, first_of_new_run};
 use super::text::percent;
-use crate::storage::key_value::StoreError;
+use crate::storage::key_value::{GrantedStore, StoreError};
 
 /// The share of one of the 10,000 buckets of units: a smaller one has none.
 const BUCKET: f64 = 1e-4;
@@ -75,21 +75,40 @@ pub async fn change(
              key_value_stores = [\"{STORE}\"] under [component.{id}]"
         ))
     })?;
+    let is_supervised = router.assessment(name).is_some();
+    let after = store_update(store, experiment, update, is_supervised).await?;
+    Ok(describe(router, experiment, &after, router.check_file().await))
+}
+
+/// Stores the change of `experiment` by `update`. A stored value that is no valid change of it is not
+/// in effect, and is replaced; but a host that has supervised the experiment, `is_supervised`, does not
+/// end the run that another host has begun since.
+async fn store_update(
+    store: &GrantedStore,
+    experiment: &Experiment,
+    update: &AllocationUpdate,
+    is_supervised: bool,
+) -> Result<Change, ChangeError> {
+    let name = &experiment.name;
     let seen = store.get(key(name)).await?;
-    // A stored value that is no valid change of this experiment is not in effect, and is replaced.
-    let before = match seen.as_deref().map(|json| parse(experiment, json)) {
+    let before = match seen.as_deref().map(|json| (json, parse(experiment, json))) {
         None => Change::default(),
-        Some(Ok(change)) => change,
-        Some(Err(_)) => first_of_new_run(experiment, ledger::now()),
+        Some((_, Ok(change))) => change,
+        Some((json, Err(_))) => {
+            let stored: Option<Change> = serde_json::from_slice(json).ok();
+            if is_supervised && stored.is_some_and(|change| change.is_of_another_run(experiment)) {
+                return Err(ChangeError::Conflict(ANOTHER_RUN.to_owned()));
+            }
+            first_of_new_run(experiment, ledger::now())
+        }
     };
     let after = apply(experiment, &before, update)?;
     let detail = detail_of(experiment, &before, &after, update);
     let event = ledger::event(OPERATOR, kind_of(update), detail);
     let committed = commit(store, experiment, (seen, &before), after, event).await;
-    let after = committed?.ok_or_else(|| {
+    committed?.ok_or_else(|| {
         ChangeError::Conflict(format!("experiment `{name}` was changed concurrently; try again"))
-    })?;
-    Ok(describe(router, experiment, &after, router.check_file().await))
+    })
 }
 
 /// The change `before`, overridden by `update`.
@@ -393,7 +412,27 @@ mod tests {
         let mut restarted = experiment();
         restarted.variants[1].component = "other".into();
         let problem = parse(&restarted, &json).unwrap_err();
-        assert!(problem.contains("an earlier experiment `iris` with other variants"), "{problem}");
+        assert!(
+            problem.contains("another run of experiment `iris`, with other variants"),
+            "{problem}"
+        );
+    }
+
+    #[tokio::test]
+    async fn update_ends_the_run_of_another_host_only_before_the_first_look() {
+        let store = GrantedStore::in_memory();
+        let mut other = experiment();
+        other.variants[1].component = "other".into();
+        let stored = Change { digest: Some(other.digest()), ..Change::default() };
+        let stored = serde_json::to_vec(&stored).unwrap();
+        store.set(key("iris"), stored.clone()).await.unwrap();
+        let shares = BTreeMap::from([("treatment".to_owned(), 0.25)]);
+        let update = AllocationUpdate { allocations: shares, ..AllocationUpdate::default() };
+        let conflict = store_update(&store, &experiment(), &update, true).await.unwrap_err();
+        assert_eq!(conflict, ChangeError::Conflict(ANOTHER_RUN.to_owned()));
+        assert_eq!(store.get(key("iris")).await.unwrap(), Some(stored));
+        let after = store_update(&store, &experiment(), &update, false).await.unwrap();
+        assert_eq!(after.digest, Some(experiment().digest()));
     }
 
     #[test]

@@ -169,6 +169,40 @@ fn change_of_an_earlier_experiment_of_the_same_name_is_ignored() {
     wait_until("its own change applies", || treated(&spinfer.client(), "x", USERS).len() == USERS);
 }
 
+/// As in a rolling restart with other variants.
+#[test]
+fn running_host_does_not_end_the_run_of_one_that_started_later_with_other_variants() {
+    const USERS: usize = 20;
+    let redis = Redis::start();
+    let node = |experiments: &str| {
+        let mut application = ExperimentApp::new(experiments, GRANTS);
+        application.config =
+            format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"{}\"\n", redis.url());
+        application.up()
+    };
+    let before = experiment("x", BY_HEADER, 1.0);
+    let old = node(&before);
+    wait_until("the first look of the old host", || assessed(&old, "requests") == Some(0));
+    let new =
+        node(&before.replace("component = \"two\"\n", "component = \"two\"\nmodel = \"y\"\n"));
+    new.wait_for_log("the variants are others than those of the earlier experiment");
+    let is_refused = |found: Option<String>| {
+        found.is_some_and(|found| found.contains("another host has started this experiment"))
+    };
+    wait_until("the old host reports the other run", || is_refused(problem(&old)));
+    assert!(command(&old, &["show", "x"]).contains("restart this host"));
+    let output = command_refused(&old, &["ramp", "x", "treatment=0.5"]);
+    assert!(output.contains("restart this host with the same experiments.toml"), "{output}");
+    command(&new, &["ramp", "x", "treatment=1"]);
+    wait_until("the ramp applies", || treated(&new.client(), "x", USERS).len() == USERS);
+    wait_until("the new host looks at the experiment", || {
+        assessed(&new, "requests") >= Some(USERS as u64)
+    });
+    assert!(is_refused(problem(&old)) && problem(&new).is_none());
+    let journal = new.admin().send("GET", "/experiments/x/journal", &[], b"").json();
+    assert_eq!(journal.as_array().unwrap().len(), 2, "one start and one ramp: {journal}");
+}
+
 /// The assessed requests and units of an experiment, over its variants.
 fn assessed(spinfer: &Spinfer, count: &str) -> Option<u64> {
     let shown = spinfer.admin().send("GET", "/experiments/x", &[], b"").json();

@@ -49,7 +49,7 @@ impl Supervised<'_> {
         );
         if is_new && !is_silent {
             let verdict = found.verdict.to_string();
-            record(store, name, &event(&self.actor(), EventKind::Verdict, verdict)).await?;
+            record(store, name, &event(&self.run.actor, EventKind::Verdict, verdict)).await?;
         }
         let differences: BTreeMap<String, Interval> = found
             .variants

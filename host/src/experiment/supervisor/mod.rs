@@ -10,6 +10,7 @@ mod canary;
 mod clock;
 mod counts;
 mod looks;
+mod rollback;
 mod runs;
 mod watches;
 
@@ -17,14 +18,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use spinfer_experiment::format::{CONTROL, Start};
-use spinfer_experiment::progress::{Epoch, EventKind, Rollback};
+use spinfer_experiment::progress::{Epoch, EventKind};
 use spinfer_experiment::{Change, Experiment, Kind};
 use spinfer_statistics::moments::PairMoments;
 use tracing::warn;
 
 pub use looks::PastLook;
 pub(super) use looks::looks_key;
-pub(super) use runs::first_of_new_run;
+pub(super) use runs::{ANOTHER_RUN, first_of_new_run};
 
 use super::assessment::assess;
 use super::guardrails::{GuardrailState, GuardrailStatus, Watch};
@@ -32,20 +33,16 @@ use super::ledger::{commit, event, now};
 use super::nodes::{AllCounts, Sources};
 use super::outcomes::OutcomeCounts;
 use super::router::ExperimentRouter;
-use super::text::breach;
 use crate::host::Host;
 use crate::prediction_log::unit_totals::UnitTotals;
 use crate::storage::key_value::{GrantedStore, StoreError};
 use bandit::reallocate;
 use canary::next_step;
 use clock::{FuturePeriod, StepHold};
-use runs::{held_key, run_name};
-use watches::first_in_traffic;
+use runs::{Run, held_key, run_name};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
-/// Attempts to store a rollback while others change the experiment.
-const ATTEMPTS: usize = 10;
 
 /// Supervises the experiments of `host`, forever.
 pub async fn run(host: &Host) {
@@ -75,6 +72,7 @@ pub async fn run(host: &Host) {
 struct Supervised<'h> {
     router: &'h ExperimentRouter,
     experiment: &'h Experiment,
+    run: Run<'h>,
     /// Id of this process.
     process: String,
     sources: Sources,
@@ -91,13 +89,10 @@ struct Supervised<'h> {
     watches: Vec<(String, Vec<Watch>)>,
     hold: StepHold,
     future_period: FuturePeriod,
-    /// Whether the stored digest is that of this experiment.
-    is_recorded: bool,
-    /// Why the last look failed; logged once.
-    problem: Option<String>,
 }
 
 /// A stored change, and how it was read.
+#[derive(Debug)]
 struct Stored {
     json: Option<Vec<u8>>,
     change: Change,
@@ -115,6 +110,7 @@ impl<'h> Supervised<'h> {
         Self {
             router,
             experiment,
+            run: Run::new(experiment, process),
             process: process.to_owned(),
             sources: Sources::default(),
             own: BTreeMap::new(),
@@ -126,18 +122,16 @@ impl<'h> Supervised<'h> {
             watches: watches.collect(),
             hold: StepHold::default(),
             future_period: FuturePeriod::default(),
-            is_recorded: false,
-            problem: None,
         }
     }
 
     async fn tick(&mut self, host: &Host) {
         let problem = self.look(host).await.err().map(|error| error.to_string());
-        if let Some(problem) = problem.as_ref().filter(|_| self.problem.is_none()) {
-            let experiment = &self.experiment.name;
+        let experiment = &self.experiment.name;
+        let before = self.router.set_problem(experiment, problem.clone());
+        if let Some(problem) = problem.filter(|_| before.is_none()) {
             warn!(experiment, problem, "cannot supervise the experiment; trying again");
         }
-        self.problem = problem;
     }
 
     async fn look(&mut self, host: &Host) -> Result<(), StoreError> {
@@ -145,13 +139,7 @@ impl<'h> Supervised<'h> {
         let Some(store) = router.store() else {
             return self.look_alone(host).await;
         };
-        let mut stored = self.stored(store).await?;
-        if !self.is_recorded {
-            self.recognise(store, &mut stored).await?;
-        }
-        if stored.is_of_earlier_run {
-            return self.begin(store, stored).await;
-        }
+        let Some(stored) = self.run.look(store).await? else { return Ok(()) };
         let time = now();
         let epochs = stored.change.epochs(experiment);
         if let Some(epochs) = self.future_period.restarted(&epochs, time, Instant::now()) {
@@ -168,7 +156,7 @@ impl<'h> Supervised<'h> {
         let breached = guardrails.iter().find(|status| status.state == GuardrailState::Breached);
         let step = stored.change.step;
         let after = match breached {
-            Some(status) => self.roll_back(store, stored, status).await?,
+            Some(status) => self.run.roll_back(store, stored, status).await?,
             None => self.go_on(store, stored, &guardrails, &counts, (time, held)).await?,
         };
         let held = if after.step == step { held } else { Duration::ZERO };
@@ -206,7 +194,7 @@ impl<'h> Supervised<'h> {
         let Stored { json, change, .. } = stored;
         let change = Change { epochs, ..change };
         let detail = "the present allocations started later than now, and start anew".to_owned();
-        let event = event(&self.actor(), EventKind::ClockSetBack, detail);
+        let event = event(&self.run.actor, EventKind::ClockSetBack, detail);
         let after = change.clone();
         // If another node was first, the next look reads what it has stored.
         commit(store, self.experiment, (json, &change), after, event).await?;
@@ -226,37 +214,6 @@ impl<'h> Supervised<'h> {
         let runs = !change.stopped && change.rolled_back.is_empty();
         let key = held_key(self.experiment);
         self.hold.exchange(store, key, (step, runs), Instant::now()).await
-    }
-
-    /// Takes the variant of a breached guardrail out of traffic.
-    async fn roll_back(
-        &self,
-        store: &GrantedStore,
-        mut stored: Stored,
-        status: &GuardrailStatus,
-    ) -> Result<Change, StoreError> {
-        let experiment = self.experiment;
-        let guardrail = experiment.guardrails.iter().find(|g| g.to_string() == status.guardrail);
-        let epochs = stored.change.epochs(experiment);
-        let first = first_in_traffic(&epochs, &status.variant);
-        let since = epochs.get(first).map_or(0, |epoch| epoch.from);
-        let reason = breach(status, guardrail, since);
-        for _ in 0..ATTEMPTS {
-            let Stored { json, change, .. } = stored;
-            if !change.shares(experiment).contains_key(&status.variant) {
-                return Ok(change);
-            }
-            let rollback = Rollback { reason: reason.clone(), time: now() };
-            let after =
-                change.roll_back(experiment, &status.variant, rollback).map_err(StoreError)?;
-            let detail = format!("{}: {reason}", status.variant);
-            let event = event(&self.actor(), EventKind::RolledBack, detail);
-            if let Some(after) = commit(store, experiment, (json, &change), after, event).await? {
-                return Ok(after);
-            }
-            stored = self.stored(store).await?;
-        }
-        Err(StoreError(format!("the experiment was changed concurrently {ATTEMPTS} times")))
     }
 
     /// Advances a canary or reallocates a bandit, if it is time to. Returns the change in effect.
@@ -282,14 +239,10 @@ impl<'h> Supervised<'h> {
             Kind::Experiment | Kind::Shadow => None,
         };
         let Some((after, kind, detail)) = next else { return Ok(change) };
-        let event = event(&self.actor(), kind, detail);
+        let event = event(&self.run.actor, kind, detail);
         let stored = commit(store, self.experiment, (json, &change), after, event).await?;
         // Another node was first: its change is read at the next look.
         Ok(stored.unwrap_or(change))
-    }
-
-    fn actor(&self) -> String {
-        format!("node {}", self.process)
     }
 }
 

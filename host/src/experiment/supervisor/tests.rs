@@ -1,9 +1,10 @@
 use spinfer_experiment::format::{Guardrail, GuardrailBound, GuardrailMetric};
 use spinfer_experiment::key;
-use spinfer_experiment::progress::{Event, StepProgress};
+use spinfer_experiment::progress::{Event, Rollback, StepProgress};
 
 use super::bandit::REALLOCATION;
 use super::looks::{MAX_LOOKS, add_look};
+use super::watches::first_in_traffic;
 use super::*;
 use crate::experiment::fixtures::{self, experiment};
 use crate::experiment::guardrails::LookInput;
