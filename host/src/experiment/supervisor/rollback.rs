@@ -5,7 +5,7 @@ use spinfer_experiment::progress::{EventKind, Rollback};
 
 use super::Stored;
 use super::runs::Run;
-use super::watches::first_in_traffic;
+use super::watches::{first_in_traffic, guarded};
 use crate::experiment::guardrails::GuardrailStatus;
 use crate::experiment::ledger::{commit, event, now};
 use crate::experiment::text::breach;
@@ -15,7 +15,7 @@ use crate::storage::key_value::{GrantedStore, StoreError};
 const ATTEMPTS: usize = 10;
 
 impl Run<'_> {
-    /// Takes the variant of a breached guardrail out of traffic.
+    /// Takes the variant of a breached guardrail out of traffic. Returns the change in effect.
     pub(super) async fn roll_back(
         &self,
         store: &GrantedStore,
@@ -30,7 +30,8 @@ impl Run<'_> {
         let reason = breach(status, guardrail, since);
         for _ in 0..ATTEMPTS {
             let Stored { json, change, .. } = stored;
-            if !change.shares(experiment).contains_key(&status.variant) {
+            // An operator may have stopped the experiment meanwhile.
+            if !guarded(experiment, &change).contains_key(&status.variant) {
                 return Ok(change);
             }
             let rollback = Rollback { reason: reason.clone(), time: now() };

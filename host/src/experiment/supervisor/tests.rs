@@ -4,7 +4,7 @@ use spinfer_experiment::progress::{Event, Rollback, StepProgress};
 
 use super::bandit::REALLOCATION;
 use super::looks::{MAX_LOOKS, add_look};
-use super::watches::first_in_traffic;
+use super::watches::{first_in_traffic, guarded};
 use super::*;
 use crate::experiment::fixtures::{self, experiment};
 use crate::experiment::guardrails::LookInput;
@@ -234,6 +234,28 @@ async fn two_nodes_agree_on_a_rollback_and_its_entry() {
     let entries = journal(&store, "iris").await.unwrap();
     assert_eq!(entries.len(), 1);
     assert_eq!((&*entries[0].actor, entries[0].change), ("a", 1));
+}
+
+#[tokio::test]
+async fn winner_of_a_stopped_experiment_is_not_rolled_back() {
+    let store = GrantedStore::in_memory();
+    let experiment = experiment("", 0.1);
+    let winner = Some("treatment".to_owned());
+    let stopped = Change { stopped: true, winner, ..Change::default() };
+    assert!(guarded(&experiment, &Change::default()).contains_key("treatment"));
+    assert!(guarded(&experiment, &stopped).is_empty());
+    let json = to_json(&stopped).unwrap();
+    store.set(key("iris"), json.clone()).await.unwrap();
+    let run = Run::new(&experiment, "a");
+    // Stopped at the look, or since.
+    for change in [stopped.clone(), Change::default()] {
+        let seen = Some(to_json(&change).unwrap());
+        let stored = Stored { json: seen, change, is_of_earlier_run: false };
+        let breached = status(GuardrailState::Breached);
+        assert_eq!(run.roll_back(&store, stored, &breached).await.unwrap(), stopped);
+    }
+    assert!(journal(&store, "iris").await.unwrap().is_empty());
+    assert_eq!(store.get(key("iris")).await.unwrap(), Some(json));
 }
 
 #[tokio::test]

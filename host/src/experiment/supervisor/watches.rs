@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::prediction_log::times;
 
 impl Supervised<'_> {
-    /// The guardrails of every treatment in traffic.
+    /// The guardrails of every treatment in traffic; none of a stopped experiment.
     pub(super) fn guardrails(
         &mut self,
         host: &Host,
@@ -29,13 +29,13 @@ impl Supervised<'_> {
     ) -> Vec<GuardrailStatus> {
         let experiment = self.experiment;
         let (now, metrics) = (Instant::now(), unit_metrics(experiment));
-        let shares = change.shares(experiment);
+        let guarded = guarded(experiment, change);
         let epochs = change.epochs(experiment);
         let batch = |variant: &str| batches.get(variant).cloned().unwrap_or_default();
         let mut all = Vec::new();
         for (variant, watches) in &mut self.watches {
             // Out of traffic, it starts anew once it is back.
-            if !shares.contains_key(variant) {
+            if !guarded.contains_key(variant) {
                 watches.iter_mut().for_each(Watch::reset);
                 continue;
             }
@@ -65,6 +65,12 @@ impl Supervised<'_> {
         }
         all
     }
+}
+
+/// The shares of the variants that guardrails may take out of traffic. A stopped experiment has none:
+/// that its winner serves all units is an operator's decision.
+pub(super) fn guarded(experiment: &Experiment, change: &Change) -> BTreeMap<String, f64> {
+    if change.stopped { BTreeMap::new() } else { change.shares(experiment) }
 }
 
 /// Index of the period since which `variant` has been in traffic without a gap: its guardrails start
