@@ -17,7 +17,6 @@ pub mod isotonic;
 pub mod jensen_shannon;
 pub mod kolmogorov_smirnov;
 pub mod moments;
-pub mod multiple_testing;
 pub mod population_stability;
 pub mod quality;
 pub mod sample_ratio;
@@ -25,8 +24,6 @@ pub mod share;
 pub mod thompson;
 pub mod verdict;
 pub mod wasserstein;
-
-mod kolmogorov_distribution;
 
 /// What a histogram counts: whole values, or the sum of their weights.
 pub trait Count: Copy {

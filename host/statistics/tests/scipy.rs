@@ -4,8 +4,7 @@
 
 use serde::Deserialize;
 use spinfer_statistics::evidence::CountEvidence;
-use spinfer_statistics::kolmogorov_smirnov::{binned, two_sample};
-use spinfer_statistics::multiple_testing::holm;
+use spinfer_statistics::kolmogorov_smirnov::binned;
 use spinfer_statistics::population_stability::psi;
 use spinfer_statistics::share::{Share, fisher, p_value};
 use spinfer_statistics::{chi_squared, effective_size, jensen_shannon, wasserstein};
@@ -17,9 +16,7 @@ const TOLERANCE: f64 = 1e-9;
 struct Vectors {
     binned: Vec<Binned>,
     fits: Vec<Fit>,
-    samples: Vec<Samples>,
     shares: Vec<Shares>,
-    families: Vec<Family>,
     distances: Vec<Distance>,
     evidence: Vec<Evidence>,
     weighted: Vec<Weighted>,
@@ -43,23 +40,10 @@ struct Fit {
 }
 
 #[derive(Deserialize)]
-struct Samples {
-    a: Vec<f64>,
-    b: Vec<f64>,
-    ks: [f64; 2],
-}
-
-#[derive(Deserialize)]
 struct Shares {
     shares: [[u64; 2]; 2],
     exact: bool,
     p_value: f64,
-}
-
-#[derive(Deserialize)]
-struct Family {
-    p_values: Vec<f64>,
-    holm: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -124,31 +108,12 @@ fn goodness_of_fit() {
 }
 
 #[test]
-fn samples() {
-    for Samples { a, b, ks } in vectors().samples {
-        let found = two_sample(&a, &b).unwrap();
-        let what = format!("{} and {}", a.len(), b.len());
-        same(&what, found.statistic, ks[0]);
-        same(&format!("{what}: p of {}", ks[0]), found.p_value, ks[1]);
-    }
-}
-
-#[test]
 fn shares() {
     for Shares { shares, exact, p_value: expected } in vectors().shares {
         let [a, b] = shares.map(|[count, of]| Share { count, of });
         same(&format!("{a:?} {b:?}"), p_value(a, b).unwrap(), expected);
         if exact {
             same(&format!("exact {a:?} {b:?}"), fisher(a, b).unwrap(), expected);
-        }
-    }
-}
-
-#[test]
-fn families() {
-    for Family { p_values, holm: expected } in vectors().families {
-        for (found, expected) in holm(&p_values).into_iter().zip(expected) {
-            same("holm", found, expected);
         }
     }
 }

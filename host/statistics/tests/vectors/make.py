@@ -64,43 +64,12 @@ def fit_case(rng):
     return {"observed": observed.tolist(), "expected": shares, "fit": [found.statistic, found.pvalue]}
 
 
-def sample_cases(rng):
-    """Samples for each formula of the distribution: exact, one-sided, expansion."""
-    sizes = [(2, 3), (3, 5), (10, 12), (40, 60), (150, 200), (300, 500), (20, 600)]
-    for n, m in sizes:
-        for shift in [0.0, 0.2, 1.0]:
-            a = np.round(rng.normal(size=n), 3)
-            b = np.round(rng.normal(shift, size=m), 3)
-            found = stats.ks_2samp(a, b, method="asymp")
-            result = [found.statistic, found.pvalue]
-            yield {"a": a.tolist(), "b": b.tolist(), "ks": result}
-
-
-def tail_cases(rng):
-    """The distribution itself, for samples that would be too long for the file."""
-    for n in [1, 2, 5, 20, 140, 141, 1000, 20_000, 100_000, 250_000]:
-        for z in [0.3, 0.5, 0.8, 1.0, 1.2, 1.4, 1.49, 1.8, 2.5, 4.0]:
-            d = z / np.sqrt(n)
-            if d < 1:
-                yield {"n": n, "d": d, "tail": stats.kstwo.sf(d, n)}
-
-
 def share_case(a, n, b, m):
     table = np.array([[a, n - a], [b, m - b]])
     least = min(n, m) * min(a + b, n + m - a - b) / (n + m)
     exact = least < 5
     test = stats.fisher_exact(table) if exact else stats.chi2_contingency(table, correction=False)
     return {"shares": [[a, n], [b, m]], "exact": exact, "p_value": test.pvalue}
-
-
-def holm(p_values):
-    """The correction of statsmodels.stats.multitest.multipletests(method="holm")."""
-    p_values = np.array(p_values)
-    order = np.argsort(p_values)
-    k = len(p_values)
-    corrected = np.empty(k)
-    corrected[order] = np.minimum(np.maximum.accumulate(p_values[order] * np.arange(k, 0, -1)), 1)
-    return corrected.tolist()
 
 
 def distance_cases(rng):
@@ -178,15 +147,11 @@ def main():
     shares = [(0, 120, 1, 1000), (0, 1_000_000, 1, 200), (3, 50, 30, 200), (60, 100, 40, 100)]
     shares += [(1, 10, 9, 10), (500, 10_000, 700, 10_000), (10, 10, 3, 9), (2, 400, 40, 500)]
     shares += [(119, 120, 1000, 1000), (5, 1_000_000, 12, 10_000)]
-    families = [rng.uniform(size=k) ** 3 for k in [1, 2, 7, 30]]
     vectors = {
         "scipy": scipy.__version__,
         "binned": [binned_case(a, b) for a, b in histograms(rng)],
         "fits": [fit_case(rng) for _ in range(10)],
-        "samples": list(sample_cases(rng)),
-        "tails": list(tail_cases(rng)),
         "shares": [share_case(*case) for case in shares],
-        "families": [{"p_values": p.tolist(), "holm": holm(p)} for p in families],
         "distances": list(distance_cases(rng)),
         "evidence": [
             evidence_case(a, b, ordered)
