@@ -15,7 +15,7 @@ use spinfer_statistics::comparison::{Comparison, Estimator};
 use spinfer_statistics::confidence_sequence::Interval;
 use spinfer_statistics::moments::PairMoments;
 use spinfer_statistics::sample_ratio::{RatioTest, SplitCounts, ratio_test};
-use spinfer_statistics::verdict::{Strata, comparisons, decide};
+use spinfer_statistics::verdict::{Decision, Strata, comparisons, decide};
 
 pub(super) use metrics::unit_strata;
 pub(crate) use metrics::{moments_name, unit_metrics};
@@ -106,7 +106,15 @@ pub(crate) fn assess(
         let found = comparisons(&strata(CONTROL), &all, &settings);
         // A covariate or a size of almost 0 leaves no number.
         let found: Vec<_> = found.into_iter().map(|one| one.filter(is_finite)).collect();
-        (decide(&found, &settings), found)
+        // A variant that was rolled back is no candidate. The others stay compared at alpha / k.
+        let is_left = |index: &usize| !change.rolled_back.contains_key(&treatments[*index].name);
+        let left: Vec<usize> = (0..treatments.len()).filter(is_left).collect();
+        let compared: Vec<_> = left.iter().map(|index| found[*index]).collect();
+        let decision = match decide(&compared, &settings) {
+            Decision::Treatment(index) => Decision::Treatment(left[index]),
+            other => other,
+        };
+        (decision, found)
     });
     let (decision, found) = match compared {
         Some((decision, found)) => (Some(decision), found),
@@ -277,6 +285,42 @@ mod tests {
         let change = Change { rolled_back, ..Change::default() };
         let found = assessed(&change, units(500, 1000), units(700, 1000)).verdict;
         assert_eq!(found.to_string(), "rolled back treatment: guardrail error_rate");
+    }
+
+    #[test]
+    fn rolled_back_variant_is_neither_the_winner_nor_in_the_verdict() {
+        let mut experiment = experiment("metric = { kind = \"accuracy\", margin = 0.05 }", 0.5);
+        let other = Variant { name: "other".into(), ..experiment.variants[1].clone() };
+        experiment.variants.push(other);
+        let names = ["control", "treatment", "other"];
+        let verdict_of = |rights: [u64; 3], of: u64, rolled_back: &[&str]| {
+            let all = names.into_iter().zip(rights);
+            let all = all.map(|(name, right)| (name.to_owned(), units(right, of)));
+            let counts = AllCounts { units: all.collect(), requests: BTreeMap::new() };
+            let rollback = Rollback { reason: "guardrail error_rate".into(), time: 1 };
+            let rolled_back = rolled_back.iter().map(|name| ((*name).to_owned(), rollback.clone()));
+            let change = Change { rolled_back: rolled_back.collect(), ..Change::default() };
+            let shares = names.map(|name| (name.to_owned(), 1.0 / 3.0));
+            let epochs = [Epoch { from: 0, shares: BTreeMap::from(shares) }];
+            let moment = (0, Duration::ZERO);
+            assess(&experiment, &change, &epochs, &counts, Vec::new(), moment).verdict
+        };
+        let found = |rights, of, rolled_back: &[&str]| {
+            let verdict = verdict_of(rights, of, rolled_back);
+            (verdict.state, verdict.variant)
+        };
+        let winner = |name: &str| (VerdictState::Winner, Some(name.to_owned()));
+        let out = &["treatment"][..];
+        assert_eq!(found([500, 800, 700], 1000, &[]), winner("treatment"));
+        assert_eq!(found([500, 800, 700], 1000, out), winner("other"));
+        let same = found([10_000, 16_000, 10_000], 20_000, out);
+        assert_eq!(same, (VerdictState::NoDifference, None));
+        // Control is compared with those that are left, and the detail is of them.
+        assert_eq!(found([700, 800, 500], 1000, out), winner("control"));
+        let text = verdict_of([700, 800, 500], 1000, out).to_string();
+        assert!(text.contains("other: accuracy 0.5000") && !text.contains("treatment"), "{text}");
+        let text = verdict_of([500, 800, 520], 1000, out).to_string();
+        assert!(text.starts_with("running: accuracy 0.5200"), "{text}");
     }
 
     #[test]

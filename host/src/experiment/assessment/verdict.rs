@@ -89,8 +89,9 @@ pub(super) fn verdict(
         variant: variant.map(str::to_owned),
         detail,
     };
-    let remaining = names.iter().filter(|name| !change.rolled_back.contains_key(**name)).count();
-    if remaining == 0
+    let is_left = |index: &usize| !change.rolled_back.contains_key(names[*index]);
+    let left: Vec<usize> = (0..names.len()).filter(is_left).collect();
+    if left.is_empty()
         && let Some((variant, rollback)) = change.rolled_back.iter().max_by_key(|(_, r)| r.time)
     {
         return verdict(VerdictState::RolledBack, Some(variant), rollback.reason.clone());
@@ -130,8 +131,9 @@ pub(super) fn verdict(
             verdict(VerdictState::Winner, Some(names[index]), described(index))
         }
         Decision::Control => {
-            let all: Vec<_> = (0..names.len())
-                .map(|index| format!("{}: {}", names[index], described(index)))
+            let all: Vec<_> = left
+                .iter()
+                .map(|index| format!("{}: {}", names[*index], described(*index)))
                 .collect();
             verdict(VerdictState::Winner, Some(CONTROL), all.join("; "))
         }
@@ -140,8 +142,7 @@ pub(super) fn verdict(
             verdict(VerdictState::NoDifference, None, detail)
         }
         Decision::Running => {
-            let first = found.iter().flatten().next();
-            let detail = match first {
+            let detail = match left.iter().find_map(|index| found[*index].as_ref()) {
                 Some(comparison) => describe(metric, comparison),
                 None => format!(
                     "fewer than {} with {} in a variant",
