@@ -11,7 +11,7 @@ use super::STORE;
 use super::ledger::{self, OPERATOR, commit};
 use super::router::ExperimentRouter;
 use super::status::{ExperimentStatus, describe, find, is_started, parse};
-use super::supervisor::{ANOTHER_RUN, first_of_new_run};
+use super::supervisor::{ANOTHER_RUN, first_of_new_run, remove_numbers};
 use super::text::percent;
 use crate::storage::key_value::{GrantedStore, StoreError};
 
@@ -91,24 +91,28 @@ async fn store_update(
 ) -> Result<Change, ChangeError> {
     let name = &experiment.name;
     let seen = store.get(key(name)).await?;
-    let before = match seen.as_deref().map(|json| (json, parse(experiment, json))) {
-        None => Change::default(),
-        Some((_, Ok(change))) => change,
+    let (before, is_new_run) = match seen.as_deref().map(|json| (json, parse(experiment, json))) {
+        None => (Change::default(), false),
+        Some((_, Ok(change))) => (change, false),
         Some((json, Err(_))) => {
             let stored: Option<Change> = serde_json::from_slice(json).ok();
             if is_supervised && stored.is_some_and(|change| change.is_of_another_run(experiment)) {
                 return Err(ChangeError::Conflict(ANOTHER_RUN.to_owned()));
             }
-            first_of_new_run(experiment, ledger::now())
+            (first_of_new_run(experiment, ledger::now()), true)
         }
     };
     let after = apply(experiment, &before, update)?;
     let detail = detail_of(experiment, &before, &after, update);
     let event = ledger::event(OPERATOR, kind_of(update), detail);
     let committed = commit(store, experiment, (seen, &before), after, event).await;
-    committed?.ok_or_else(|| {
+    let after = committed?.ok_or_else(|| {
         ChangeError::Conflict(format!("experiment `{name}` was changed concurrently; try again"))
-    })
+    })?;
+    if is_new_run {
+        remove_numbers(store, experiment).await?;
+    }
+    Ok(after)
 }
 
 /// The change `before`, overridden by `update`.
@@ -279,6 +283,7 @@ fn is_running(experiment: &Experiment, change: &Change) -> bool {
 mod tests {
     use super::*;
     use crate::experiment::fixtures;
+    use crate::experiment::supervisor::looks_key;
 
     fn experiment() -> Experiment {
         experiment_with("")
@@ -428,11 +433,15 @@ mod tests {
         store.set(key("iris"), stored.clone()).await.unwrap();
         let shares = BTreeMap::from([("treatment".to_owned(), 0.25)]);
         let update = AllocationUpdate { allocations: shares, ..AllocationUpdate::default() };
+        // Of an even earlier run with the variants of now.
+        let looks = looks_key(&experiment());
+        store.set(looks.clone(), b"[]".to_vec()).await.unwrap();
         let conflict = store_update(&store, &experiment(), &update, true).await.unwrap_err();
         assert_eq!(conflict, ChangeError::Conflict(ANOTHER_RUN.to_owned()));
         assert_eq!(store.get(key("iris")).await.unwrap(), Some(stored));
         let after = store_update(&store, &experiment(), &update, false).await.unwrap();
         assert_eq!(after.digest, Some(experiment().digest()));
+        assert!(!store.exists(looks).await.unwrap(), "its numbers do not count");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tracing::warn;
 
 pub use looks::PastLook;
 pub(super) use looks::looks_key;
-pub(super) use runs::{ANOTHER_RUN, first_of_new_run};
+pub(super) use runs::{ANOTHER_RUN, first_of_new_run, remove_numbers};
 
 use super::assessment::assess;
 use super::guardrails::{GuardrailState, GuardrailStatus, Watch};

@@ -123,12 +123,22 @@ impl<'h> Run<'h> {
         if commit(store, experiment, (json, &change), after, event).await?.is_some() {
             store.set(digest_key(experiment), experiment.digest().into_bytes()).await?;
             self.has_joined = true;
-            Sources::remove(store, &run_name(experiment)).await?;
-            let keys = vec![looks_key(experiment), held_key(experiment)];
-            store.delete_many(keys).await?;
+            remove_numbers(store, experiment).await?;
         }
         Ok(())
     }
+}
+
+/// Removes what an earlier run with the same variants has left: counts, looks and the hold time.
+///
+/// # Errors
+/// The store fails.
+pub(in crate::experiment) async fn remove_numbers(
+    store: &GrantedStore,
+    experiment: &Experiment,
+) -> Result<(), StoreError> {
+    Sources::remove(store, &run_name(experiment)).await?;
+    store.delete_many(vec![looks_key(experiment), held_key(experiment)]).await
 }
 
 /// The change from which an experiment starts whose name an earlier one had: units of before `time`

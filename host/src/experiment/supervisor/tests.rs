@@ -200,14 +200,23 @@ fn guardrails_start_anew_where_a_variant_came_back_into_traffic() {
 #[tokio::test]
 async fn counts_of_a_run_are_removed() {
     let store = GrantedStore::in_memory();
+    let experiment = experiment("", 0.1);
+    let run = run_name(&experiment);
     let mut sources = Sources::default();
     let own = || BTreeMap::from([("a".to_owned(), SourceCounts::default())]);
-    sources.exchange(&store, "iris/digest", own()).await.unwrap();
-    let counts = format!("{}/stats/a", key("iris/digest"));
-    assert!(store.exists(counts.clone()).await.unwrap());
-    Sources::remove(&store, "iris/digest").await.unwrap();
-    assert!(!store.exists(counts).await.unwrap());
-    sources.exchange(&store, "iris/digest", own()).await.unwrap();
+    sources.exchange(&store, &run, own()).await.unwrap();
+    let keys = [format!("{}/stats/a", key(&run)), looks_key(&experiment), held_key(&experiment)];
+    for key in &keys[1..] {
+        store.set(key.clone(), b"[]".to_vec()).await.unwrap();
+    }
+    assert!(store.exists(keys[0].clone()).await.unwrap());
+    remove_numbers(&store, &experiment).await.unwrap();
+    for key in keys {
+        assert!(!store.exists(key.clone()).await.unwrap(), "{key}");
+    }
+    // The next look publishes them again.
+    sources.exchange(&store, &run, own()).await.unwrap();
+    assert!(store.exists(format!("{}/stats/a", key(&run))).await.unwrap());
 }
 
 #[test]
