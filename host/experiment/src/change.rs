@@ -63,8 +63,8 @@ impl Change {
     pub fn allocations(&self, experiment: &Experiment) -> Result<Vec<f64>, String> {
         if self.is_of_another_run(experiment) {
             return Err(format!(
-                "the stored change is of another run of experiment `{}`, with other variants, and is \
-                 ignored",
+                "the stored change is of another run of experiment `{}`, with other variants or another \
+                 unit, and is ignored",
                 experiment.name
             ));
         }
@@ -144,7 +144,7 @@ fn find<'n>(experiment: &Experiment, name: &'n str) -> Result<&'n str, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Experiments, Kind};
+    use crate::{Experiments, Kind, Unit};
 
     fn experiment() -> Experiment {
         let text = r#"
@@ -207,12 +207,13 @@ mod tests {
         let shares = shares(&[("treatment", 0.5), ("other", 0.1)]);
         let change = Change { digest: Some(before.digest()), ..Change::default() };
         let change = change.ramp(&before, &shares).unwrap();
-        let edits: [fn(&mut Experiment); 5] = [
+        let edits: [fn(&mut Experiment); 6] = [
             |experiment| experiment.variants[1].component = "b2".into(),
             |experiment| experiment.variants[1].model = Some("other".into()),
             |experiment| experiment.kind = Kind::Bandit { minimum_allocation: 0.01 },
             |experiment| experiment.variants.swap(1, 2),
             |experiment| drop(experiment.variants.pop()),
+            |experiment| experiment.unit = Unit::Cookie("x-user-id".into()),
         ];
         for edit in edits {
             let mut after = before.clone();

@@ -164,7 +164,8 @@ fn change_of_an_earlier_experiment_of_the_same_name_is_ignored() {
     let restarted = before.replace("component = \"two\"\n", "component = \"two\"\nmodel = \"y\"\n");
     let spinfer = node(&restarted);
     assert!(treated(&spinfer.client(), "x", USERS).is_empty());
-    spinfer.wait_for_log("the variants are others than those of the earlier experiment");
+    spinfer
+        .wait_for_log("the variants, or the unit, are others than those of the earlier experiment");
     command(&spinfer, &["ramp", "x", "treatment=1"]);
     wait_until("its own change applies", || treated(&spinfer.client(), "x", USERS).len() == USERS);
 }
@@ -185,7 +186,7 @@ fn running_host_does_not_end_the_run_of_one_that_started_later_with_other_varian
     wait_until("the first look of the old host", || assessed(&old, "requests") == Some(0));
     let new =
         node(&before.replace("component = \"two\"\n", "component = \"two\"\nmodel = \"y\"\n"));
-    new.wait_for_log("the variants are others than those of the earlier experiment");
+    new.wait_for_log("the variants, or the unit, are others than those of the earlier experiment");
     let is_refused = |found: Option<String>| {
         found.is_some_and(|found| found.contains("another host has started this experiment"))
     };
@@ -233,7 +234,8 @@ fn numbers_of_an_experiment_with_other_variants_do_not_count() {
     drop(spinfer);
     let restarted = before.replace("component = \"two\"\n", "component = \"two\"\nmodel = \"y\"\n");
     let spinfer = node(&restarted);
-    spinfer.wait_for_log("the variants are others than those of the earlier experiment");
+    spinfer
+        .wait_for_log("the variants, or the unit, are others than those of the earlier experiment");
     requests(&spinfer, 0);
     treated(&spinfer.client(), "x", 1);
     requests(&spinfer, 1);
@@ -242,7 +244,8 @@ fn numbers_of_an_experiment_with_other_variants_do_not_count() {
     drop(spinfer);
     // Back at the first variants: their numbers are not found again.
     let spinfer = node(&before);
-    spinfer.wait_for_log("the variants are others than those of the earlier experiment");
+    spinfer
+        .wait_for_log("the variants, or the unit, are others than those of the earlier experiment");
     requests(&spinfer, 0);
 }
 

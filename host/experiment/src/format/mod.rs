@@ -173,9 +173,9 @@ impl Experiment {
         self.assignable().find(|(_, variant)| variant.name == name)
     }
 
-    /// Identifies the experiment among those that had its name: 16 hexadecimal digits, of the kind and
-    /// the variants with their components and models, in order. Allocations and settings are no part
-    /// of it.
+    /// Identifies the experiment among those that had its name: 16 hexadecimal digits, of the kind, the
+    /// variants with their components and models, in order, and where the unit is. Allocations and
+    /// settings are no part of it.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut text = self.kind.name().to_owned();
@@ -184,6 +184,7 @@ impl Experiment {
             // No name contains a space.
             text.push_str(&format!(" {name} {component} {model} {shadow}"));
         }
+        text.push_str(&format!("\n{}", self.unit));
         format!("{:016x}", crate::hash::digest(text.as_bytes()))
     }
 

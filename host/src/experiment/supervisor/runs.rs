@@ -28,7 +28,7 @@ pub(super) fn held_key(experiment: &Experiment) -> String {
 
 /// What an operator does about the run of another host in the store.
 pub(in crate::experiment) const ANOTHER_RUN: &str = "another host has started this experiment with \
-     other variants; restart this host with the same experiments.toml";
+     other variants or another unit; restart this host with the same experiments.toml";
 
 /// The run of an experiment that this process supervises.
 pub(super) struct Run<'h> {
@@ -115,7 +115,7 @@ impl<'h> Run<'h> {
     async fn begin(&mut self, store: &GrantedStore, stored: Stored) -> Result<(), StoreError> {
         let Stored { json, change, .. } = stored;
         let experiment = self.experiment;
-        let detail = "the variants are others than those of the earlier experiment of this name, \
+        let detail = "the variants, or the unit, are others than those of the earlier experiment of this name, \
                       whose numbers do not count";
         let event = event(&self.actor, EventKind::Started, detail.to_owned());
         let after = change.clone();
