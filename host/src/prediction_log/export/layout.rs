@@ -29,6 +29,16 @@ pub(super) enum FieldLayout {
     Columns(IndexMap<String, ExportColumn>),
 }
 
+/// The columns of a member of records, or of their feedback.
+#[derive(Debug)]
+pub(super) enum MemberColumns<'a> {
+    /// None: a dataset has it in a folder's name, or in another table.
+    Omitted,
+    One,
+    /// Those of the inputs, or of the outputs.
+    Fields(&'a FieldLayout),
+}
+
 #[derive(Debug)]
 pub(super) struct ExportColumn {
     /// `input.<name>` or `output.<name>`.
@@ -111,6 +121,18 @@ impl ExportLayout {
         layout.before.retain(|name| !["model", "version"].contains(name));
         layout.after.retain(|name| !name.starts_with("feedback."));
         Ok(layout)
+    }
+
+    /// The columns of the member of this name.
+    pub(super) fn columns_of(&self, member: &str) -> MemberColumns<'_> {
+        match member {
+            "inputs" => MemberColumns::Fields(&self.inputs),
+            "outputs" => MemberColumns::Fields(&self.outputs),
+            _ if self.before.contains(&member) || self.after.contains(&member) => {
+                MemberColumns::One
+            }
+            _ => MemberColumns::Omitted,
+        }
     }
 
     /// The names of all columns, in their order.

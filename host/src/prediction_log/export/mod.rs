@@ -66,6 +66,17 @@ const BEFORE: [&str; 17] = [
 const AFTER: [&str; 5] =
     ["attributes", "omitted", "feedback.label", "feedback.value", "feedback.reward"];
 
+/// The members of a record and of its feedback, in the order of the columns.
+fn members_of(record: &StoredRecord) -> impl Iterator<Item = (&'static str, Member<'_>)> {
+    let StoredFeedback { label, value, reward } = &record.feedback;
+    let feedback = [
+        ("feedback.label", Member::Optional(label.as_deref())),
+        ("feedback.value", Member::Number(*value)),
+        ("feedback.reward", Member::Number(*reward)),
+    ];
+    record.members().into_iter().chain(feedback)
+}
+
 /// Writes the matching records to `out`. Returns their number.
 pub fn export<W: Write + Send>(
     snapshot: &LogSnapshot<'_>,
@@ -163,18 +174,14 @@ impl CsvRow {
     fn of(&mut self, record: &StoredRecord, layout: &ExportLayout) {
         self.text.clear();
         self.ends.clear();
-        for (name, member) in record.members() {
+        for (name, member) in members_of(record) {
             match (name, member) {
                 ("inputs", Member::Object(json)) => self.add_fields(json, &layout.inputs),
                 ("outputs", Member::Object(json)) => self.add_fields(json, &layout.outputs),
-                (_, Member::Probability(number)) => self.add_number(number),
+                (_, Member::Number(number)) => self.add_number(number),
                 (_, member) => self.add(member.text()),
             }
         }
-        let StoredFeedback { label, value, reward } = &record.feedback;
-        self.add(label.as_deref().unwrap_or_default());
-        self.add_number(*value);
-        self.add_number(*reward);
     }
 
     fn add_number(&mut self, number: Option<f64>) {

@@ -16,9 +16,10 @@ use parquet::file::properties::WriterProperties;
 use uuid::Uuid;
 
 use super::super::json;
-use super::super::reader::StoredRecord;
+use super::super::reader::{Member, StoredRecord};
 use super::super::scalar::Scalar;
-use super::layout::{ColumnKind, ExportLayout, FieldLayout};
+use super::layout::{ColumnKind, ExportLayout, FieldLayout, MemberColumns};
+use super::members_of;
 
 /// Number of rows of a batch.
 pub(super) const BATCH: usize = 4096;
@@ -28,7 +29,8 @@ const GROUP_BYTES: usize = 32 << 20;
 
 /// Writer of a Parquet file.
 pub(super) struct ParquetFile<'a, W: Write + Send> {
-    layout: &'a ExportLayout,
+    /// The columns of each member, in the order of [`members_of`].
+    members: Vec<MemberColumns<'a>>,
     schema: SchemaRef,
     columns: Vec<Builder>,
     rows: usize,
@@ -44,39 +46,29 @@ enum Builder {
     Time(TimestampMicrosecondBuilder),
 }
 
-/// Numeric columns of every export.
-const INTEGERS: [&str; 3] = ["row", "status", "latency_us"];
-const NUMBERS: [&str; 4] = ["propensity", "sample", "feedback.value", "feedback.reward"];
-/// Columns without missing values.
-const ALWAYS: [&str; 11] = [
-    "id",
-    "row",
-    "time",
-    "model",
-    "version",
-    "route",
-    "component",
-    "cache",
-    "status",
-    "latency_us",
-    "attributes",
-];
-
 impl Builder {
-    /// A builder of the column `name`. `kind` is the type of an input or output.
-    fn new(name: &str, kind: Option<ColumnKind>) -> Self {
+    /// A builder of the column of a member of records.
+    fn of_member(member: Member<'_>) -> Self {
+        match member {
+            Member::Integer(_) => Self::Integer(Int64Builder::new()),
+            Member::Number(_) => Self::Number(Float64Builder::new()),
+            Member::Time(_) => Self::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
+            Member::Id(_)
+            | Member::Text(_)
+            | Member::Optional(_)
+            | Member::Object(_)
+            | Member::List(_) => Self::Text(StringBuilder::new()),
+        }
+    }
+
+    /// A builder of the column of an input or output.
+    fn of_field(kind: ColumnKind) -> Self {
         match kind {
-            Some(ColumnKind::Boolean) => Self::Boolean(BooleanBuilder::new()),
-            Some(ColumnKind::Integer) => Self::Integer(Int64Builder::new()),
+            ColumnKind::Boolean => Self::Boolean(BooleanBuilder::new()),
+            ColumnKind::Integer => Self::Integer(Int64Builder::new()),
             // Of the datatypes only the floating-point ones have missing values.
-            Some(ColumnKind::Number | ColumnKind::Missing) => Self::Number(Float64Builder::new()),
-            Some(ColumnKind::Text) => Self::Text(StringBuilder::new()),
-            None if INTEGERS.contains(&name) => Self::Integer(Int64Builder::new()),
-            None if NUMBERS.contains(&name) => Self::Number(Float64Builder::new()),
-            None if name == "time" => {
-                Self::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC"))
-            }
-            None => Self::Text(StringBuilder::new()),
+            ColumnKind::Number | ColumnKind::Missing => Self::Number(Float64Builder::new()),
+            ColumnKind::Text => Self::Text(StringBuilder::new()),
         }
     }
 
@@ -100,25 +92,22 @@ impl Builder {
         }
     }
 
-    fn integer(&mut self, value: i64) {
-        match self {
-            Self::Integer(builder) => builder.append_value(value),
-            Self::Time(builder) => builder.append_value(value),
-            Self::Boolean(_) | Self::Number(_) | Self::Text(_) => self.missing(),
-        }
-    }
-
-    fn number(&mut self, value: Option<f64>) {
-        match self {
-            Self::Number(builder) => builder.append_option(value),
-            Self::Boolean(_) | Self::Integer(_) | Self::Text(_) | Self::Time(_) => self.missing(),
-        }
-    }
-
-    fn text(&mut self, value: Option<&str>) {
-        match self {
-            Self::Text(builder) => builder.append_option(value),
-            Self::Boolean(_) | Self::Integer(_) | Self::Number(_) | Self::Time(_) => self.missing(),
+    /// Appends a member of a record to its column.
+    fn member(&mut self, member: Member<'_>) {
+        match (&mut *self, member) {
+            (Self::Integer(builder), Member::Integer(value)) => builder.append_value(value),
+            (Self::Time(builder), Member::Time(value)) => builder.append_value(value),
+            (Self::Number(builder), Member::Number(value)) => builder.append_option(value),
+            (Self::Text(builder), Member::Id(id)) => {
+                builder.append_value(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+            }
+            (Self::Text(builder), Member::Text(text) | Member::Object(text)) => {
+                builder.append_value(text);
+            }
+            (Self::Text(builder), Member::Optional(text) | Member::List(text)) => {
+                builder.append_option(text);
+            }
+            _ => self.missing(),
         }
     }
 
@@ -168,82 +157,61 @@ pub(super) fn writer_properties() -> WriterProperties {
         .build()
 }
 
-/// Appends the field `name` of `record` to its column.
-fn put(record: &StoredRecord, name: &str, column: &mut Builder) {
-    match name {
-        "id" => column.text(Some(record.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))),
-        "row" => column.integer(record.row),
-        "time" => column.integer(record.time),
-        "model" => column.text(Some(&record.model)),
-        "version" => column.text(Some(&record.version)),
-        "route" => column.text(Some(&record.route)),
-        "component" => column.text(Some(&record.component)),
-        "experiment" => column.text(record.experiment.as_deref()),
-        "variant" => column.text(record.variant.as_deref()),
-        "unit" => column.text(record.unit.as_deref()),
-        "propensity" => column.number(record.propensity),
-        "failed_over" => column.text(record.failed_over.as_deref()),
-        "cache" => column.text(Some(&record.cache)),
-        "status" => column.integer(record.status),
-        "latency_us" => column.integer(record.latency_us),
-        "sample" => column.number(record.sample),
-        "trace_id" => column.text(record.trace_id.as_deref()),
-        "attributes" => column.text(Some(&record.attributes)),
-        "omitted" => column.text(record.omitted.as_deref()),
-        "feedback.label" => column.text(record.feedback.label.as_deref()),
-        "feedback.value" => column.number(record.feedback.value),
-        "feedback.reward" => column.number(record.feedback.reward),
-        _ => column.missing(),
+/// Whether a member is in every record.
+fn is_always(member: Member<'_>) -> bool {
+    match member {
+        Member::Id(_)
+        | Member::Time(_)
+        | Member::Integer(_)
+        | Member::Text(_)
+        | Member::Object(_) => true,
+        Member::Optional(_) | Member::Number(_) | Member::List(_) => false,
     }
 }
 
 impl<'a, W: Write + Send> ParquetFile<'a, W> {
     pub(super) fn new(layout: &'a ExportLayout, out: W) -> Result<Self> {
-        let fields = [&layout.inputs, &layout.outputs];
-        let kinds: Vec<_> = fields
-            .into_iter()
-            .flat_map(|fields| match fields {
-                FieldLayout::Json(_) => vec![None],
-                FieldLayout::Columns(columns) => {
-                    columns.values().map(|column| Some(column.kind)).collect()
+        let (mut columns, mut fields, mut members) = (Vec::new(), Vec::new(), Vec::new());
+        let mut add = |name: &str, column: Builder, nullable: bool| {
+            fields.push(Field::new(name, column.data_type(), nullable));
+            columns.push(column);
+        };
+        for (name, member) in members_of(&StoredRecord::default()) {
+            let of_member = layout.columns_of(name);
+            match of_member {
+                MemberColumns::Omitted => {}
+                MemberColumns::One => add(name, Builder::of_member(member), !is_always(member)),
+                MemberColumns::Fields(FieldLayout::Json(name)) => {
+                    add(name, Builder::of_member(member), true);
                 }
-            })
-            .collect();
-        let names = layout.names();
-        let first = layout.before.len();
-        let kind = |index: usize| index.checked_sub(first).and_then(|index| *kinds.get(index)?);
-        let columns: Vec<_> =
-            names.iter().enumerate().map(|(index, name)| Builder::new(name, kind(index))).collect();
-        let fields = names
-            .iter()
-            .zip(&columns)
-            .map(|(name, column)| Field::new(*name, column.data_type(), !ALWAYS.contains(name)));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+                MemberColumns::Fields(FieldLayout::Columns(all)) => {
+                    all.values().for_each(|one| add(&one.name, Builder::of_field(one.kind), true));
+                }
+            }
+            members.push(of_member);
+        }
+        let schema = Arc::new(Schema::new(fields));
         let writer = ArrowWriter::try_new(out, Arc::clone(&schema), Some(writer_properties()))?;
-        Ok(Self { layout, schema, columns, rows: 0, writer, text: Vec::new() })
+        Ok(Self { members, schema, columns, rows: 0, writer, text: Vec::new() })
     }
 
     pub(super) fn write(&mut self, record: &StoredRecord) -> Result<()> {
-        let Self { layout, columns, text, .. } = self;
+        let Self { members, columns, text, .. } = self;
         let mut columns = columns.iter_mut();
-        for (name, column) in layout.before.iter().zip(&mut columns) {
-            put(record, name, column);
-        }
-        for (json, fields) in [(&record.inputs, &layout.inputs), (&record.outputs, &layout.outputs)]
-        {
-            match fields {
-                FieldLayout::Json(_) => {
-                    columns.next().into_iter().for_each(|column| column.text(Some(json)));
+        for ((_, member), of_member) in members_of(record).zip(members.iter()) {
+            match (of_member, member) {
+                (MemberColumns::Omitted, _) => {}
+                (MemberColumns::Fields(fields @ FieldLayout::Columns(_)), Member::Object(json)) => {
+                    fields.cells(json, |cells| {
+                        for (cell, column) in cells.iter().zip(&mut columns) {
+                            column.value(cell.as_ref(), text);
+                        }
+                    });
                 }
-                FieldLayout::Columns(_) => fields.cells(json, |cells| {
-                    for (cell, column) in cells.iter().zip(&mut columns) {
-                        column.value(cell.as_ref(), text);
-                    }
-                }),
+                (MemberColumns::One | MemberColumns::Fields(_), member) => {
+                    columns.next().into_iter().for_each(|column| column.member(member));
+                }
             }
-        }
-        for (name, column) in layout.after.iter().zip(&mut columns) {
-            put(record, name, column);
         }
         self.rows += 1;
         if self.rows == BATCH { self.flush() } else { Ok(()) }

@@ -7,17 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, RecordBatch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::dataset::{DatasetReport, export_dataset};
 use super::destination::Destination;
-use super::{AFTER, BEFORE};
-use crate::prediction_log::reader::StoredRecord;
+use super::layout::{ExportLayout, FieldLayout};
+use super::parquet::ParquetFile;
+use super::{AFTER, BEFORE, members_of};
+use crate::prediction_log::reader::{Member, StoredFeedback, StoredRecord};
 use crate::prediction_log::record::{ColumnValues, Columns, LogEntry, Predictions};
 use crate::prediction_log::schema;
 use crate::prediction_log::tests::{
@@ -103,13 +105,75 @@ fn counts(report: DatasetReport) -> (u64, u64, u64) {
 
 #[test]
 fn every_member_of_a_record_has_a_column() {
-    let names = StoredRecord::default().members().map(|(name, _)| name);
+    let record = StoredRecord::default();
+    let names: Vec<_> = members_of(&record).map(|(name, _)| name).collect();
     let (before, rest) = names.split_at(BEFORE.len());
     assert_eq!(before, BEFORE);
     let (fields, after) = rest.split_at(2);
     assert_eq!(fields, ["inputs", "outputs"]);
-    assert_eq!(after, &AFTER[..after.len()]);
-    assert!(AFTER[after.len()..].iter().all(|name| name.starts_with("feedback.")));
+    assert_eq!(after, AFTER);
+}
+
+#[test]
+fn column_of_every_member_has_its_value() {
+    let text = |text: &str| Some(text.to_owned());
+    // Each member has a value of its own: a new one needs one, too.
+    let record = StoredRecord {
+        id: Uuid::from_u128(1),
+        row: 2,
+        time: 3,
+        model: "model".into(),
+        version: "version".into(),
+        route: "route".into(),
+        component: "component".into(),
+        experiment: text("experiment"),
+        variant: text("variant"),
+        unit: text("unit"),
+        propensity: Some(0.25),
+        failed_over: text("failed_over"),
+        cache: "cache".into(),
+        status: 4,
+        latency_us: 5,
+        sample: Some(0.5),
+        trace_id: text("trace_id"),
+        inputs: "{\"inputs\":1}".into(),
+        outputs: "{\"outputs\":1}".into(),
+        attributes: "{\"attributes\":1}".into(),
+        omitted: text("[\"omitted\"]"),
+        feedback: StoredFeedback { label: text("label"), value: Some(6.0), reward: Some(7.0) },
+    };
+    let layout = ExportLayout {
+        before: BEFORE.to_vec(),
+        inputs: FieldLayout::Json("inputs"),
+        outputs: FieldLayout::Json("outputs"),
+        after: AFTER.to_vec(),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("record.parquet");
+    let mut file = ParquetFile::new(&layout, File::create(&path).unwrap()).unwrap();
+    file.write(&record).unwrap();
+    file.finish().unwrap();
+    let [batch] = &batches(&path)[..] else { panic!("one batch") };
+    let schema = batch.schema();
+    let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(names, layout.names());
+    for (name, member) in members_of(&record) {
+        let column = batch.column_by_name(name).unwrap();
+        assert_eq!(column.null_count(), 0, "{name}");
+        match member {
+            Member::Integer(value) => {
+                assert_eq!(column.as_primitive::<Int64Type>().value(0), value)
+            }
+            Member::Time(value) => {
+                let times = column.as_primitive::<TimestampMicrosecondType>();
+                assert_eq!(times.value(0), value);
+            }
+            Member::Number(value) => {
+                assert_eq!(Some(column.as_primitive::<Float64Type>().value(0)), value);
+            }
+            member => assert_eq!(column.as_string::<i32>().value(0), member.text(), "{name}"),
+        }
+    }
 }
 
 #[test]

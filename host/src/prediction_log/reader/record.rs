@@ -69,7 +69,7 @@ pub enum Member<'a> {
     Integer(i64),
     Text(&'a str),
     Optional(Option<&'a str>),
-    Probability(Option<f64>),
+    Number(Option<f64>),
     /// A JSON object.
     Object(&'a str),
     /// A JSON array; `None` if it is empty.
@@ -84,7 +84,7 @@ impl<'a> Member<'a> {
             Self::Id(id) => id.to_string().into(),
             Self::Time(time) => format(time).into(),
             Self::Integer(number) => number.to_string().into(),
-            Self::Probability(number) => {
+            Self::Number(number) => {
                 number.map(|number| number.to_string()).unwrap_or_default().into()
             }
             Self::Text(text) | Self::Object(text) => text.into(),
@@ -97,7 +97,7 @@ impl<'a> Member<'a> {
             Self::Id(_) | Self::Time(_) | Self::Text(_) => json::write(&*self.text(), into),
             Self::Integer(number) => json::write(&number, into),
             Self::Optional(text) => json::write(&text, into),
-            Self::Probability(number) => json::write(&number, into),
+            Self::Number(number) => json::write(&number, into),
             // As stored.
             Self::Object(json) => into.extend_from_slice(json.as_bytes()),
             Self::List(json) => into.extend_from_slice(json.unwrap_or("[]").as_bytes()),
@@ -144,12 +144,12 @@ impl StoredRecord {
             ("experiment", Member::Optional(experiment.as_deref())),
             ("variant", Member::Optional(variant.as_deref())),
             ("unit", Member::Optional(unit.as_deref())),
-            ("propensity", Member::Probability(*propensity)),
+            ("propensity", Member::Number(*propensity)),
             ("failed_over", Member::Optional(failed_over.as_deref())),
             ("cache", Member::Text(cache)),
             ("status", Member::Integer(*status)),
             ("latency_us", Member::Integer(*latency_us)),
-            ("sample", Member::Probability(*sample)),
+            ("sample", Member::Number(*sample)),
             ("trace_id", Member::Optional(trace_id.as_deref())),
             ("inputs", Member::Object(inputs)),
             ("outputs", Member::Object(outputs)),

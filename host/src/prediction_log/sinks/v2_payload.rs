@@ -40,7 +40,7 @@ fn head(rows: &[&StoredRecord]) -> Map<String, Value> {
             // The event and its body have these.
             ("id" | "time" | "model" | "version" | "inputs" | "outputs", _) => continue,
             (_, Member::Integer(number)) => number.into(),
-            (_, Member::Probability(number)) => number.into(),
+            (_, Member::Number(number)) => number.into(),
             (_, Member::Object("{}")) => Value::Null,
             (_, Member::Optional(text) | Member::List(text)) => text.into(),
             (_, member) => member.text().into(),
