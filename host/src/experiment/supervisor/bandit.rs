@@ -13,8 +13,10 @@ use crate::experiment::assessment::{unit_metrics, unit_strata};
 use crate::experiment::nodes::AllCounts;
 use crate::experiment::text::{number, percent, unit_count};
 
-/// Minimum time between two changes of a bandit's allocations, in milliseconds.
+/// Minimum length of the first period of a bandit's allocations, in milliseconds.
 pub(super) const REALLOCATION: u64 = 60_000;
+/// Largest minimum length of a period, in milliseconds: 30 days.
+const LONGEST_PERIOD: u64 = 30 * 86_400_000;
 /// Minimum change of an allocation of a bandit.
 const MIN_REALLOCATION: f64 = 0.01;
 /// Units with a reward that each variant needs before allocations follow the rewards.
@@ -29,7 +31,7 @@ pub(super) fn reallocate(
     time: u64,
 ) -> Next {
     let since = change.epochs.last().map_or(0, |epoch| epoch.from);
-    if time.saturating_sub(since) < REALLOCATION {
+    if time.saturating_sub(since) < minimum_period(change.epochs.len()) {
         return None;
     }
     let metrics = unit_metrics(experiment);
@@ -61,8 +63,17 @@ pub(super) fn reallocate(
     Some((change.ramp(experiment, &shares).ok()?, EventKind::Reallocated, detail))
 }
 
-/// The posteriors of all variants, once each has rewards: of shares if every variance is possible for rewards from 0 to 1,
-/// of which the posterior is then at least as wide as the normal one.
+/// Minimum length of the last of so many periods, in milliseconds: 25 % more than of the one before. So
+/// a year has at most 57 periods, and the verdict, which needs all of them, lasts. Thompson sampling
+/// with geometrically growing batches has the asymptotic regret of one that follows each reward (Karbasi,
+/// Mirrokni and Shadravan: "Parallelizing Thompson Sampling", NeurIPS 2021).
+fn minimum_period(periods: usize) -> u64 {
+    let longer = |length: u64, _| (length + length / 4).min(LONGEST_PERIOD);
+    (1..periods).fold(REALLOCATION, longer)
+}
+
+/// The posteriors of all variants, once each has rewards: of shares if every variance is possible for
+/// rewards from 0 to 1, of which the posterior is then at least as wide as the normal one.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 fn posteriors(rewards: &[PairMoments]) -> Option<Vec<Posterior>> {
     let is_share = |moments: &PairMoments| {

@@ -115,8 +115,8 @@ impl<'h> Run<'h> {
     async fn begin(&mut self, store: &GrantedStore, stored: Stored) -> Result<(), StoreError> {
         let Stored { json, change, .. } = stored;
         let experiment = self.experiment;
-        let detail = "the variants, or the unit, are others than those of the earlier experiment of this name, \
-                      whose numbers do not count";
+        let detail = "the variants, or the unit, are others than those of the earlier experiment of \
+                      this name, whose numbers do not count";
         let event = event(&self.actor, EventKind::Started, detail.to_owned());
         let after = change.clone();
         // If another node was first, the next look reads what it has stored.

@@ -1,6 +1,6 @@
 use spinfer_experiment::format::{Guardrail, GuardrailBound, GuardrailMetric};
 use spinfer_experiment::key;
-use spinfer_experiment::progress::{Event, Rollback, StepProgress};
+use spinfer_experiment::progress::{Event, MAX_EPOCHS, Rollback, StepProgress};
 
 use super::bandit::REALLOCATION;
 use super::looks::{MAX_LOOKS, add_look};
@@ -149,6 +149,35 @@ fn bandit_follows_rewards_and_keeps_the_minimum() {
         reallocate(&bandit, &Change::default(), &rewards(&[9.0; 50]), 0.1, REALLOCATION),
         None
     );
+}
+
+/// Rewards that change the best variant at each reallocation.
+#[test]
+fn bandit_of_a_year_has_its_first_period() {
+    const START: u64 = 1_700_000_000_000;
+    const DAY: u64 = 86_400_000;
+    let bandit = experiment("kind = \"bandit\"\nminimum_allocation = 0.1", 0.1);
+    let treatment_is_best = rewards(&[0.9; 50]);
+    let mut control_is_best = treatment_is_best.clone();
+    for (name, of) in [("control", "treatment"), ("treatment", "control")] {
+        let units = treatment_is_best.units[of].clone();
+        control_is_best.units.insert(name.to_owned(), units);
+    }
+    let mut change = first_of_new_run(&bandit, START);
+    let (mut time, mut length) = (START, REALLOCATION);
+    for counts in [&treatment_is_best, &control_is_best].into_iter().cycle() {
+        time += length;
+        if time > START + 365 * DAY {
+            break;
+        }
+        assert_eq!(reallocate(&bandit, &change, counts, 0.1, time - 1), None);
+        let (after, kind, detail) = reallocate(&bandit, &change, counts, 0.1, time).unwrap();
+        let event = Event { time, ..event("a", kind, detail) };
+        change = after.after(&change, &bandit, event);
+        length = (length + length / 4).min(30 * DAY);
+    }
+    assert!((50..MAX_EPOCHS).contains(&change.epochs.len()), "{}", change.epochs.len());
+    assert_eq!(change.epochs[0].from, START);
 }
 
 #[test]
