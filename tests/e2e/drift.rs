@@ -242,8 +242,9 @@ fn report_of_several_hosts_names_a_missing_one_and_has_the_models_of_each() {
     let a = iris("", state);
     predict(&a, &training());
     with_records(&a, 240);
-    let manifest =
-        Manifest::default().with_model("diabetes-regressor", "diabetes", 1, "/diabetes/...", "");
+    let manifest = Manifest::default()
+        .with_model("diabetes-regressor", "diabetes", 1, "/diabetes/...", "")
+        .with_iris("off", 1, "/off/...", "tool.spinfer.drift.enabled = false\n");
     let b = Launch::new(&manifest).state_dir(other).admin().up();
     // Closed when it is dropped.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -269,7 +270,8 @@ fn report_of_several_hosts_names_a_missing_one_and_has_the_models_of_each() {
         let models: Vec<_> = versions.iter().map(|version| &version["model"]).collect();
         assert_eq!(models, ["diabetes-regressor", "iris-classifier"], "{text}");
         assert_eq!(versions[1]["window"]["records"], 240);
-        assert_eq!(found["unwatched"], json!([]));
+        let [off] = &found["unwatched"].as_array().unwrap()[..] else { panic!("{text}") };
+        assert_eq!((&off["reason"], &off["hosts"]), (&json!("disabled"), &json!([b_address])));
         let (status, text) = report(&all, &[]);
         assert!(!status.success(), "{text}");
         let line = format!("Without the records of {gone}: cannot be reached");
@@ -277,6 +279,8 @@ fn report_of_several_hosts_names_a_missing_one_and_has_the_models_of_each() {
             text.starts_with(&line) && text.contains("iris-classifier version 1: ok"),
             "{text}"
         );
+        let line = format!("iris-classifier version 1, on {b_address}: disabled");
+        assert!(text.contains(&line), "{text}");
     }
 
     let both = hosts(&[b_address, a_address]);

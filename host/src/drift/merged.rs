@@ -39,8 +39,12 @@ impl Monitor {
                 watched.check_mergeable(window)?;
                 continue;
             }
-            let (model, version) = (model.clone(), Some(version.clone()));
-            let other = Unwatched { model, version, reason: UnwatchedReason::OtherHost };
+            let other = Unwatched {
+                model: model.clone(),
+                version: Some(version.clone()),
+                reason: UnwatchedReason::OtherHost,
+                hosts: Vec::new(),
+            };
             if !unwatched.contains(&other) {
                 unwatched.push(other);
             }

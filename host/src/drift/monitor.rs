@@ -97,7 +97,8 @@ impl Monitor {
                     (true, false) => UnwatchedReason::NotLogged,
                     (true, true) => UnwatchedReason::NoBaseline,
                 };
-                let unwatched = Unwatched { model: name.clone(), version: version.clone(), reason };
+                let (model, version) = (name.clone(), version.clone());
+                let unwatched = Unwatched { model, version, reason, hosts: Vec::new() };
                 if !monitor.unwatched.contains(&unwatched) {
                     monitor.unwatched.push(unwatched);
                 }

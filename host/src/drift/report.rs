@@ -30,6 +30,9 @@ pub struct Unwatched {
     pub model: String,
     pub version: Option<String>,
     pub reason: UnwatchedReason,
+    /// In a report of several hosts, the addresses of those that do not watch it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -309,8 +312,13 @@ impl Report {
             }
         }
         for unwatched in other.unwatched {
-            if !self.unwatched.contains(&unwatched) {
-                self.unwatched.push(unwatched);
+            let Unwatched { model, version, reason, .. } = &unwatched;
+            let known = self.unwatched.iter_mut().find(|known| {
+                (&known.model, &known.version, &known.reason) == (model, version, reason)
+            });
+            match known {
+                Some(known) => known.hosts.extend(unwatched.hosts),
+                None => self.unwatched.push(unwatched),
             }
         }
         self.versions.sort_by(|a, b| by_version((&a.model, &a.version), (&b.model, &b.version)));

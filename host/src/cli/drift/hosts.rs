@@ -103,6 +103,9 @@ fn of_several(hosts: &[Authority], model: Option<&str>) -> Result<HostsReport> {
         let mut of_host = parse(&of_host)?;
         // Another host watches them, which is asked, too.
         of_host.unwatched.retain(|other| other.reason != UnwatchedReason::OtherHost);
+        for other in &mut of_host.unwatched {
+            other.hosts.push(host.address.to_string());
+        }
         report.add(of_host);
     }
     if let Some(model) = model {

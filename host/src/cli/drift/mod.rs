@@ -92,11 +92,13 @@ fn write_report(report: &Report, of_one_model: bool, out: &mut impl Write) -> Re
     if !versions.is_empty() && !unwatched.is_empty() {
         writeln!(out)?;
     }
-    for Unwatched { model, version, reason } in unwatched {
+    for Unwatched { model, version, reason, hosts } in unwatched {
         let mut which =
             version.as_ref().map_or_else(String::new, |version| format!(" version {version}"));
-        if version.as_ref().is_some_and(|version| report.has((model, version))) {
-            which.push_str(", on some of the hosts");
+        let is_watched = version.as_ref().is_some_and(|version| report.has((model, version)));
+        if is_watched && !hosts.is_empty() {
+            which.push_str(", on ");
+            which.push_str(&hosts.join(", "));
         }
         match reason {
             UnwatchedReason::NoBaseline => {

@@ -99,6 +99,7 @@ fn models_without_drift_detection_are_listed_with_the_fix() {
         model: "wine".into(),
         version: version.map(Into::into),
         reason,
+        hosts: Vec::new(),
     };
     let report = Report {
         versions: Vec::new(),
@@ -220,6 +221,7 @@ fn version_of_another_host_is_listed() {
         model: "wine".into(),
         version: Some("2".into()),
         reason: UnwatchedReason::OtherHost,
+        hosts: Vec::new(),
     };
     let report = Report { versions: Vec::new(), unwatched: vec![other] };
     let text = report_text(&report);
@@ -227,18 +229,22 @@ fn version_of_another_host_is_listed() {
 }
 
 #[test]
-fn version_that_only_some_hosts_watch_is_named_as_such() {
-    let unwatched = Unwatched {
-        model: "wine".into(),
-        version: Some("1".into()),
-        reason: UnwatchedReason::Disabled,
+fn version_that_only_some_hosts_watch_is_listed_with_the_others() {
+    let of_host = |host: &str| Report {
+        versions: Vec::new(),
+        unwatched: vec![Unwatched {
+            model: "wine".into(),
+            version: Some("1".into()),
+            reason: UnwatchedReason::Disabled,
+            hosts: vec![host.into()],
+        }],
     };
-    let report = Report { versions: vec![version()], unwatched: vec![unwatched] };
+    let mut report = Report { versions: vec![version()], unwatched: Vec::new() };
+    report.add(of_host("a:3001"));
+    report.add(of_host("b:3001"));
     let text = report_text(&report);
     assert!(
-        text.ends_with(
-            "\nwine version 1, on some of the hosts: disabled (drift.enabled = false)\n"
-        ),
+        text.ends_with("\nwine version 1, on a:3001, b:3001: disabled (drift.enabled = false)\n"),
         "{text}"
     );
 }
