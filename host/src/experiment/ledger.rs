@@ -5,6 +5,7 @@
 //! in, and again before the next change is, unless it is there: a node that dies between the two
 //! writes loses no entry.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -99,22 +100,19 @@ pub(super) async fn record(
     .await
 }
 
-/// Removes the oldest entries beyond [`MAX_ENTRIES`]. Rollbacks stay, and the newest entry of each
-/// kind, which tells how the experiment came into its present state: a bandit has an entry a minute.
-/// Only a journal of nothing else loses its oldest rollbacks.
+/// Removes the oldest entries beyond [`MAX_ENTRIES`]. The newest entry of each kind stays, which tells
+/// how the experiment came into its present state, and so do rollbacks: only a journal of nothing else
+/// loses its oldest ones.
 fn trim(entries: &mut Vec<Event>) {
-    let mut excess = entries.len().saturating_sub(MAX_ENTRIES);
-    let mut kept = Vec::with_capacity(entries.len() - excess);
-    for (index, entry) in entries.iter().enumerate() {
-        let is_newest = || entries[index + 1..].iter().all(|later| later.kind != entry.kind);
-        if excess > 0 && entry.kind != EventKind::RolledBack && !is_newest() {
-            excess -= 1;
-        } else {
-            kept.push(entry.clone());
-        }
-    }
-    kept.drain(..excess);
-    *entries = kept;
+    let excess = entries.len().saturating_sub(MAX_ENTRIES);
+    let is_older =
+        |index: &usize| entries[index + 1..].iter().any(|later| later.kind == entries[*index].kind);
+    let older = (0..entries.len()).filter(is_older);
+    let (rollbacks, others): (Vec<usize>, Vec<usize>) =
+        older.partition(|index| entries[*index].kind == EventKind::RolledBack);
+    let removed: BTreeSet<usize> = others.into_iter().chain(rollbacks).take(excess).collect();
+    let mut index = 0..;
+    entries.retain(|_| index.next().is_some_and(|index| !removed.contains(&index)));
 }
 
 /// The verdict without its numbers, which differ from node to node: `winner treatment`.

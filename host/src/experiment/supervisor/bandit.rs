@@ -63,7 +63,7 @@ pub(super) fn reallocate(
     Some((change.ramp(experiment, &shares).ok()?, EventKind::Reallocated, detail))
 }
 
-/// Minimum length of the last of so many periods, in milliseconds: 25 % more than of the one before. So
+/// Minimum length of the last of `periods`, in milliseconds: 25 % more than of the one before. So
 /// a year has at most 57 periods, and the verdict, which needs all of them, lasts. Thompson sampling
 /// with geometrically growing batches has the asymptotic regret of one that follows each reward (Karbasi,
 /// Mirrokni and Shadravan: "Parallelizing Thompson Sampling", NeurIPS 2021).

@@ -353,7 +353,7 @@ async fn rollbacks_and_the_newest_entry_of_each_kind_stay_in_a_full_journal() {
     assert_eq!(changes, [2, 3, 4, 5], "the first start is removed");
     assert!(found[4..].iter().all(|entry| entry.kind == EventKind::Reallocated));
     assert_eq!(found.last().unwrap().detail, "last");
-    // Nothing but rollbacks: the oldest go.
+    // Nothing but rollbacks: the oldest go, and no other entry.
     for change in 0..MAX_ENTRIES as u64 + 9 {
         let rollback = Event { change, ..event("a", EventKind::RolledBack, "again".into()) };
         record(&store, "iris", &rollback).await.unwrap();
@@ -361,6 +361,9 @@ async fn rollbacks_and_the_newest_entry_of_each_kind_stay_in_a_full_journal() {
     let found = journal(&store, "iris").await.unwrap();
     assert_eq!(found.len(), MAX_ENTRIES);
     assert_eq!(found.last().unwrap().change, MAX_ENTRIES as u64 + 8);
+    let others: Vec<_> = found.iter().filter(|e| e.kind != EventKind::RolledBack).collect();
+    let others: Vec<_> = others.iter().map(|entry| (entry.kind, entry.change)).collect();
+    assert_eq!(others, [(EventKind::Started, 2), (EventKind::Reallocated, 0)]);
 }
 
 #[tokio::test]
