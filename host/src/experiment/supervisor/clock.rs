@@ -13,7 +13,7 @@ use crate::storage::key_value::{GrantedStore, StoreError};
 /// hold time at most.
 const STORE_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum time by which clocks of hosts may differ, in milliseconds.
-const MAX_SKEW: u64 = 60_000;
+pub(super) const MAX_SKEW: u64 = 60_000;
 /// Time until a clock that is behind is believed. One that was invalid at a boot is set by then.
 const PATIENCE: Duration = Duration::from_secs(300);
 

@@ -8,6 +8,7 @@ use spinfer_experiment::{Experiment, key};
 use spinfer_statistics::confidence_sequence::Interval;
 
 use super::Supervised;
+use super::clock::MAX_SKEW;
 use super::runs::run_name;
 use crate::experiment::assessment::{Assessment, VerdictState};
 use crate::experiment::ledger::{event, record, update};
@@ -68,18 +69,32 @@ impl Supervised<'_> {
     }
 }
 
+/// Removes the looks of after `time`. Returns whether there were any.
+pub(super) fn remove_later(looks: &mut Vec<PastLook>, time: u64) -> bool {
+    let before = looks.len();
+    looks.retain(|look| look.time <= time);
+    looks.len() < before
+}
+
 /// Adds a look, if its numbers are new and the last one is long enough ago: at most [`MAX_LOOKS`] over
-/// the whole experiment.
+/// the whole experiment. Returns whether the looks have changed.
+///
+/// Later looks mean that the clock was set back, and go: nothing would be added until it caught up. A
+/// clock from before the first look is one of a boot, and changes nothing.
 pub(super) fn add_look(looks: &mut Vec<PastLook>, look: &PastLook) -> bool {
+    if looks.first().is_some_and(|first| look.time < first.time) {
+        return false;
+    }
+    let is_set_back = remove_later(looks, look.time.saturating_add(MAX_SKEW));
     let is_same =
         |last: &PastLook| (&last.verdict, &last.differences) == (&look.verdict, &look.differences);
     if looks.last().is_some_and(is_same) {
-        return false;
+        return is_set_back;
     }
     if let (Some(first), Some(last)) = (looks.first(), looks.last()) {
         let spacing = (last.time.saturating_sub(first.time) / MAX_LOOKS as u64).max(1_000);
         if look.time < last.time.saturating_add(spacing) {
-            return false;
+            return is_set_back;
         }
     }
     looks.push(look.clone());

@@ -29,7 +29,7 @@ pub(super) use runs::{ANOTHER_RUN, first_of_new_run, remove_numbers};
 
 use super::assessment::assess;
 use super::guardrails::{GuardrailState, GuardrailStatus, Watch};
-use super::ledger::{commit, event, now};
+use super::ledger::{commit, event, now, update};
 use super::nodes::{AllCounts, Sources};
 use super::outcomes::OutcomeCounts;
 use super::router::ExperimentRouter;
@@ -39,6 +39,7 @@ use crate::storage::key_value::{GrantedStore, StoreError};
 use bandit::reallocate;
 use canary::next_step;
 use clock::{FuturePeriod, StepHold};
+use looks::remove_later;
 use runs::{Run, held_key, run_name};
 
 /// Time between two looks.
@@ -143,7 +144,9 @@ impl<'h> Supervised<'h> {
         let time = now();
         let epochs = stored.change.epochs(experiment);
         if let Some(epochs) = self.future_period.restarted(&epochs, time, Instant::now()) {
-            return self.restart_period(store, stored, epochs).await;
+            self.restart_period(store, stored, epochs).await?;
+            let later = |looks: &mut Vec<PastLook>| remove_later(looks, time);
+            return update(store, looks_key(experiment), later).await;
         }
         let held = self.held(store, &stored.change).await?;
         self.count_requests(&epochs, time);

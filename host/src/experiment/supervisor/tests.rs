@@ -207,9 +207,28 @@ fn looks_are_thinned_and_the_last_one_stays() {
     assert_eq!(looks[0].time, 0);
     assert!(looks.last().unwrap().time > 95_000_000, "{looks:?}");
     assert!(looks.is_sorted_by_key(|look| look.time));
-    assert!(!add_look(&mut looks, &look(0)), "a clock that was set back adds none");
     let same = PastLook { time: u64::MAX, ..looks.last().unwrap().clone() };
     assert!(!add_look(&mut looks, &same), "the same numbers are no new look");
+}
+
+#[test]
+fn looks_of_a_clock_that_was_set_back_are_replaced() {
+    let look = |time: u64| {
+        let differences = BTreeMap::new();
+        PastLook { time, verdict: time.to_string(), differences }
+    };
+    let times = |looks: &[PastLook]| looks.iter().map(|look| look.time).collect::<Vec<_>>();
+    let hours = [1, 2, 3, 4].map(|hour| hour * 3_600_000);
+    let mut looks: Vec<PastLook> = hours.into_iter().map(look).collect();
+    assert!(!add_look(&mut looks, &look(hours[3] - 60_000)), "clocks of hosts differ");
+    assert!(!add_look(&mut looks, &look(0)), "a clock of before the experiment is not set yet");
+    assert_eq!(times(&looks), hours);
+    // One that was set back by an hour and a half goes on.
+    let time = hours[1] + 1_800_000;
+    assert!(add_look(&mut looks, &look(time)));
+    assert_eq!(times(&looks), [hours[0], hours[1], time]);
+    assert!(remove_later(&mut looks, hours[0]) && !remove_later(&mut looks, hours[0]));
+    assert_eq!(times(&looks), [hours[0]]);
 }
 
 #[test]
