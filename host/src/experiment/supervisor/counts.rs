@@ -16,6 +16,26 @@ use crate::prediction_log::unit_totals::{self, SETTLING, UnitQuery, UnitTotals};
 /// The units of the log are read again after this multiple of the time that reading them takes.
 const READING_SHARE: u32 = 20;
 
+/// When the units of the log are read.
+#[derive(Debug, Default)]
+pub(super) struct ReadingSchedule {
+    /// Starts of the periods of the last attempt, and the time of the next one.
+    last: Option<(Vec<u64>, Instant)>,
+}
+
+impl ReadingSchedule {
+    /// Other periods are read at once. After a failure the same ones wait, too.
+    fn is_due(&self, starts: &[u64], now: Instant) -> bool {
+        self.last.as_ref().is_none_or(|(last, next)| last != starts || now >= *next)
+    }
+
+    /// Reading took from `start` to `end`.
+    fn done(&mut self, starts: Vec<u64>, start: Instant, end: Instant) {
+        let took = end.saturating_duration_since(start);
+        self.last = Some((starts, start + (took * READING_SHARE).max(LOOK / 2)));
+    }
+}
+
 impl Supervised<'_> {
     /// Adds the requests since the last look to the present period, unless allocations settle.
     pub(super) fn count_requests(&mut self, epochs: &[Epoch], time: u64) {
@@ -42,7 +62,7 @@ impl Supervised<'_> {
     pub(super) async fn read_units(&mut self, host: &Host, epochs: &[Epoch]) {
         let start = Instant::now();
         let starts: Vec<u64> = epochs.iter().map(|epoch| epoch.from).collect();
-        let is_due = start >= self.next_reading || self.units_of != starts;
+        let is_due = self.reading.is_due(&starts, start);
         let Some(log) = host.prediction_log().filter(|_| is_due) else { return };
         let query = UnitQuery {
             experiment: self.experiment.name.clone(),
@@ -54,10 +74,9 @@ impl Supervised<'_> {
         let read = tokio::task::spawn_blocking(move || unit_totals::read(&path, &query)).await;
         // The log reports what is wrong with its file.
         if let Ok(Ok(units)) = read {
-            (self.units, self.units_of) = (units, starts);
+            (self.units, self.units_of) = (units, starts.clone());
         }
-        let took = start.elapsed();
-        self.next_reading = start + (took * READING_SHARE).max(LOOK / 2);
+        self.reading.done(starts, start, Instant::now());
     }
 
     /// The counts that this node publishes, by source.
@@ -117,5 +136,27 @@ impl Supervised<'_> {
         }
         self.seen = seen;
         batches
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn units_are_read_at_once_for_other_periods_only() {
+        let (mut reading, start) = (ReadingSchedule::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        assert!(reading.is_due(&[0], at(0)));
+        // Whether it has succeeded or not.
+        reading.done(vec![0], at(0), at(100));
+        assert!(!reading.is_due(&[0], at(1_999)));
+        assert!(reading.is_due(&[0], at(2_000)));
+        assert!(reading.is_due(&[0, 50], at(101)));
+        reading.done(vec![0, 50], at(101), at(102));
+        assert!(!reading.is_due(&[0, 50], at(600)));
+        assert!(reading.is_due(&[0, 50], at(601)));
     }
 }

@@ -39,6 +39,7 @@ use crate::storage::key_value::{GrantedStore, StoreError};
 use bandit::reallocate;
 use canary::next_step;
 use clock::{FuturePeriod, StepHold};
+use counts::ReadingSchedule;
 use looks::remove_later;
 use runs::{Run, held_key, run_name};
 
@@ -85,7 +86,7 @@ struct Supervised<'h> {
     units: Option<UnitTotals>,
     /// Starts of the periods that the units were read for.
     units_of: Vec<u64>,
-    next_reading: Instant,
+    reading: ReadingSchedule,
     /// The guardrails of each treatment.
     watches: Vec<(String, Vec<Watch>)>,
     hold: StepHold,
@@ -119,7 +120,7 @@ impl<'h> Supervised<'h> {
             seen: HashMap::new(),
             units: None,
             units_of: Vec::new(),
-            next_reading: Instant::now(),
+            reading: ReadingSchedule::default(),
             watches: watches.collect(),
             hold: StepHold::default(),
             future_period: FuturePeriod::default(),
