@@ -47,7 +47,7 @@ pub struct ExperimentRouter {
     assessments: Mutex<HashMap<String, Arc<Assessment>>>,
     /// Why the last look at each experiment failed; none for one that succeeded.
     problems: Mutex<HashMap<String, String>>,
-    /// Whether it was logged that the mounted file has changed.
+    /// Whether the present change of the mounted file was logged.
     is_change_logged: AtomicBool,
 }
 
@@ -176,7 +176,7 @@ impl ExperimentRouter {
     /// The problem that the mounted file has other experiments than the host read at its start, if so,
     /// or cannot be read: new instances of the router assign by the new file, and the host counts by
     /// the old one. Of a copied file both use the copy, and the file that it was made of is compared.
-    /// Logs the problem once.
+    /// Logs the problem once, and again if the file is edited after it was restored.
     pub(super) async fn check_file(&self) -> Option<String> {
         if self.experiments.iter().next().is_none() {
             return None;
@@ -192,12 +192,12 @@ impl ExperimentRouter {
             }
         };
         let text = tokio::fs::read_to_string(path).await;
-        let problem = changed(&self.experiments, text, copied)?;
-        if !self.is_change_logged.swap(true, Ordering::Relaxed) {
+        let problem = changed(&self.experiments, text, copied);
+        if is_new(problem.as_ref(), &self.is_change_logged) {
             let component = &self.service.spec().id;
-            warn!(component, "{problem}");
+            warn!(component, "{}", problem.as_deref().unwrap_or_default());
         }
-        Some(problem)
+        problem
     }
 
     #[must_use]
@@ -309,6 +309,11 @@ fn changed(known: &Experiments, text: io::Result<String>, copied: Option<&Path>)
     })
 }
 
+/// Whether `problem` is one that was not logged since there was none.
+fn is_new(problem: Option<&String>, is_logged: &AtomicBool) -> bool {
+    !is_logged.swap(problem.is_some(), Ordering::Relaxed) && problem.is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,6 +339,14 @@ mod tests {
         assert!(problem.starts_with("config/experiments.toml has changed"), "{problem}");
         let gone = changed(&known, Err(io::ErrorKind::NotFound.into()), source).unwrap();
         assert!(gone.contains("It cannot be read: "), "{gone}");
+    }
+
+    #[test]
+    fn file_that_is_edited_again_is_logged_again() {
+        let (problem, is_logged) = ("has changed".to_owned(), AtomicBool::default());
+        let edits = [None, Some(&problem), Some(&problem), None, None, Some(&problem)];
+        let logged = edits.map(|problem| is_new(problem, &is_logged));
+        assert_eq!(logged, [false, true, false, false, false, true]);
     }
 
     #[test]
