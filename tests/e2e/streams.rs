@@ -161,11 +161,12 @@ fn http1_response_of_a_guest_that_fails_breaks_off() {
     }
 }
 
-/// The head does not wait for a guest that computes instead of writing the body.
+/// The head does not wait for a guest that computes instead of writing the body. With 0.3 the host receives it
+/// only when the guest pauses.
 #[test]
 fn head_of_a_guest_that_computes_is_sent() {
     let spinfer = Launch::new(&both(SHORT)).up();
-    let response = raw(&spinfer, "GET", "/p3/compute");
+    let response = raw(&spinfer, "GET", "/p2/compute");
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     assert!(response.contains("transfer-encoding: chunked"), "{response}");
     assert!(!response.ends_with("0\r\n\r\n"), "{response}");

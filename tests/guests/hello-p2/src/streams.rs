@@ -49,6 +49,13 @@ pub(crate) fn respond(
                 _ => drop((stream, body)),
             }
         }
+        // Computes without end, right after the head.
+        "compute" => {
+            let _body = start(out, 200, &[]);
+            loop {
+                black_box(0);
+            }
+        }
         // `<announced>&<sent>` bytes, in one write.
         "length" => {
             let (body, stream) = start(out, 200, &[("content-length", first)]);

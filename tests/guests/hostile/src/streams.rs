@@ -53,12 +53,6 @@ pub(crate) async fn respond(
                 Err(ErrorCode::InternalError(Some("gave up".into())))
             }))
         }
-        // Computes without end, right after the head.
-        "/compute" => Ok(streamed(Fields::new(), async |_body| -> BodyEnd {
-            loop {
-                black_box(0);
-            }
-        })),
         // `<announced>&<sent>` bytes, in one write.
         "/length" => {
             let sent = usize::try_from(number(second)).unwrap_or(usize::MAX);

@@ -16,6 +16,8 @@ pub(super) struct LoopWaker {
     running: AtomicBool,
     /// Whether something was woken that was not polled since.
     woken: AtomicBool,
+    /// Whether the last poll has woken the task for the next one.
+    goes_on: AtomicBool,
 }
 
 impl LoopWaker {
@@ -30,10 +32,17 @@ impl LoopWaker {
         self.running.store(true, Ordering::SeqCst);
         let polled = poll(&mut Context::from_waker(waker));
         self.running.store(false, Ordering::SeqCst);
-        if polled.is_pending() && self.woken.swap(false, Ordering::SeqCst) {
+        let goes_on = polled.is_pending() && self.woken.swap(false, Ordering::SeqCst);
+        self.goes_on.store(goes_on, Ordering::Relaxed);
+        if goes_on {
             cx.waker().wake_by_ref();
         }
         polled
+    }
+
+    /// Whether the event loop goes on at once after its last poll: the guest has only yielded.
+    pub(super) fn goes_on(&self) -> bool {
+        self.goes_on.load(Ordering::Relaxed)
     }
 
     /// Everything inside is about to be polled.

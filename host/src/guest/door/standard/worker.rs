@@ -147,6 +147,10 @@ async fn create(
     Ok((store, proxy))
 }
 
+/// Number of consecutive times that a guest may yield, or an epoch end, before its responses are sent with
+/// unfinished bodies.
+const MAX_YIELDS: u32 = 2;
+
 /// Serves requests until the instance is to be dropped, and returns why.
 ///
 /// # Errors
@@ -166,11 +170,14 @@ async fn serve(
     let mut inside = pin!(store.run_concurrent(inside));
     let mut timer = Timer::default();
     let waker = Waker::from(Arc::clone(&progress.inside));
+    let mut yields = 0;
     poll_fn(|cx| {
         progress.polled.store(false, Ordering::Relaxed);
         let polled = progress.inside.poll(&waker, cx, |cx| inside.as_mut().poll(cx));
-        // The guest waits for something, computes, or has failed.
-        let sent = unsent.send_all();
+        // A guest that has only yielded, as after each task that it spawns, goes on at once.
+        yields = if progress.inside.goes_on() { yields + 1 } else { 0 };
+        // Else it waits for something, computes, or has failed.
+        let sent = (yields == 0 || yields > MAX_YIELDS) && unsent.send_all();
         if let Poll::Ready(ended) = polled {
             return Poll::Ready(ended.flatten());
         }
