@@ -10,8 +10,11 @@ use spinfer_tests::{Redis, Spinfer, wait_until};
 use super::ramps::{command, command_refused};
 use super::{BY_HEADER, ExperimentApp, GRANTS, experiment, variant};
 
-/// Maximum time from the rollback until the treatment serves no more requests.
+/// Maximum time from a breach being detectable until the treatment serves no more requests.
 const MAX_OUT: Duration = Duration::from_secs(5);
+/// Requests after which a treatment that fails all of them is known to: the table of guardrails in
+/// docs/verdicts.md.
+const DETECTABLE: usize = 100;
 
 /// An experiment whose treatment fails every request with a number that 5 divides.
 fn app() -> ExperimentApp {
@@ -91,8 +94,8 @@ impl<'a> Traffic<'a> {
         assert_eq!(self.control_errors.load(Ordering::SeqCst), 0, "clients of control saw errors");
     }
 
-    /// Waits until the treatment serves no request for a second.
-    fn wait_until_untreated(&self) {
+    /// Waits until the treatment serves no request for a second. Returns when it has served the last one.
+    fn wait_until_untreated(&self) -> Instant {
         let mut last = (self.treated.load(Ordering::SeqCst), Instant::now());
         wait_until("the treatment is out of traffic", || {
             let treated = self.treated.load(Ordering::SeqCst);
@@ -101,6 +104,7 @@ impl<'a> Traffic<'a> {
             }
             last.1.elapsed() > Duration::from_secs(1)
         });
+        last.1
     }
 }
 
@@ -142,8 +146,8 @@ fn version_with_five_per_cent_of_errors_is_out_within_seconds_and_returns_by_an_
             found
         });
         let before = traffic.treated.load(Ordering::SeqCst);
-        traffic.wait_until_untreated();
-        let out = detected.unwrap().elapsed() - Duration::from_secs(1);
+        let last = traffic.wait_until_untreated();
+        let out = last.saturating_duration_since(detected.unwrap());
         let more = traffic.treated.load(Ordering::SeqCst) - before;
         println!("out of traffic {out:?} after the rollback was seen, {more} requests later");
         assert!(out < MAX_OUT, "out of traffic {out:?} after the rollback was seen");
@@ -169,6 +173,46 @@ fn version_with_five_per_cent_of_errors_is_out_within_seconds_and_returns_by_an_
     assert!(text.contains("rolled back") && text.contains("guardrail error_rate"), "{text}");
     assert!(text.contains("operator") && text.contains("resumed: "), "{text}");
     assert!(!text.contains("rolled back treatment"), "a rollback has one entry: {text}");
+}
+
+/// The time from a breach being detectable to zero traffic on all `hosts`: every request that the
+/// treatment serves fails, from a known moment on.
+fn check_time_to_zero_traffic(hosts: &[&Spinfer]) {
+    let sick = AtomicBool::new(false);
+    let traffic = Traffic { one_in: 1, sick, ..Traffic::new(hosts) };
+    traffic.during(|traffic| {
+        let holds = |host: &Spinfer| shown(host)["assessment"]["guardrails"][0]["state"] == "holds";
+        wait_until("the guardrail holds", || hosts.iter().all(|host| holds(host)));
+        let before = traffic.treated.load(Ordering::SeqCst);
+        traffic.sick.store(true, Ordering::SeqCst);
+        wait_until("the breach is detectable", || {
+            let failed = traffic.treated.load(Ordering::SeqCst) - before;
+            failed >= DETECTABLE || is_rolled_back(hosts[0])
+        });
+        let detectable = Instant::now();
+        let last = traffic.wait_until_untreated();
+        let treated = traffic.treated.load(Ordering::SeqCst);
+        wait_until("every host shows the rollback", || {
+            hosts.iter().all(|host| is_rolled_back(host))
+        });
+        assert_eq!(traffic.treated.load(Ordering::SeqCst), treated, "out of traffic for good");
+        let out = last.saturating_duration_since(detectable);
+        println!("{} hosts: zero traffic {out:?} after the breach was detectable", hosts.len());
+        assert!(out < MAX_OUT, "zero traffic {out:?} after the breach was detectable");
+    });
+}
+
+#[test]
+fn breach_is_out_of_traffic_within_seconds_of_being_detectable() {
+    let host = app().up();
+    check_time_to_zero_traffic(&[&host]);
+}
+
+#[test]
+fn breach_is_out_of_the_traffic_of_two_hosts_within_seconds_of_being_detectable() {
+    let redis = Redis::start();
+    let (a, b) = (app_on(&redis).up(), app_on(&redis).up());
+    check_time_to_zero_traffic(&[&a, &b]);
 }
 
 /// The treatment is sick and well in turn, before and after it is out of traffic.
@@ -219,8 +263,8 @@ fn two_hosts_on_one_redis_agree_and_one_that_dies_does_not_stop_the_other() {
                 }
                 found == [true; 2]
             });
-            traffic.wait_until_untreated();
-            let out = first.unwrap().elapsed() - Duration::from_secs(1);
+            let last = traffic.wait_until_untreated();
+            let out = last.saturating_duration_since(first.unwrap());
             println!("two hosts: zero traffic {out:?} after the rollback was first seen");
             assert!(out < MAX_OUT, "zero traffic {out:?} after the rollback was first seen");
         });
