@@ -14,7 +14,7 @@ use crate::experiment::nodes::AllCounts;
 use crate::experiment::text::{number, percent, unit_count};
 
 /// Minimum length of the first period of a bandit's allocations, in milliseconds.
-pub(super) const REALLOCATION: u64 = 60_000;
+const REALLOCATION: u64 = 60_000;
 /// Largest minimum length of a period, in milliseconds: 30 days.
 const LONGEST_PERIOD: u64 = 30 * 86_400_000;
 /// Minimum change of an allocation of a bandit.
@@ -88,4 +88,92 @@ fn posteriors(rewards: &[PairMoments]) -> Option<Vec<Posterior>> {
         return Some(rewards.iter().map(Posterior::of_shares).collect());
     }
     rewards.iter().map(Posterior::of_numbers).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use spinfer_experiment::progress::{Event, MAX_EPOCHS};
+
+    use super::*;
+    use crate::experiment::fixtures::experiment;
+    use crate::experiment::ledger::event;
+    use crate::experiment::supervisor::first_of_new_run;
+    use crate::prediction_log::unit_totals::VariantUnits;
+
+    fn rewards(rewards: &[f64]) -> AllCounts {
+        let of = |rewards: &[f64]| {
+            let mut moments = PairMoments::default();
+            rewards.iter().for_each(|reward| moments.add(*reward, 0.0));
+            let none = vec![PairMoments::default()];
+            let metrics = vec![vec![moments], none.clone(), none, vec![moments]];
+            VariantUnits { predictions: moments.n, units: vec![moments.n], moments: metrics }
+        };
+        let low: Vec<f64> = rewards.iter().map(|reward| reward / 2.0).collect();
+        let units = [("control", of(&low)), ("treatment", of(rewards))];
+        let units = units.map(|(name, units)| (name.to_owned(), units));
+        AllCounts { units: BTreeMap::from(units), requests: BTreeMap::new() }
+    }
+
+    #[test]
+    fn bandit_follows_rewards_and_keeps_the_minimum() {
+        let bandit = experiment("kind = \"bandit\"\nminimum_allocation = 0.1", 0.1);
+        let counts = rewards(&[0.9; 50]);
+        let (after, kind, detail) =
+            reallocate(&bandit, &Change::default(), &counts, 0.1, REALLOCATION).unwrap();
+        assert_eq!(kind, EventKind::Reallocated);
+        assert_eq!(after.allocations["treatment"], 0.9, "{detail}");
+        assert!(detail.contains("treatment 90.0 % (reward 0.9000 of 50 units)"), "{detail}");
+        assert_eq!(reallocate(&bandit, &after, &counts, 0.1, REALLOCATION), None);
+        assert_eq!(reallocate(&bandit, &Change::default(), &counts, 0.1, REALLOCATION - 1), None);
+        let few = rewards(&[0.9; 9]);
+        assert_eq!(reallocate(&bandit, &Change::default(), &few, 0.1, REALLOCATION), None);
+        // Rewards above 1 without variance have no posterior.
+        assert_eq!(
+            reallocate(&bandit, &Change::default(), &rewards(&[9.0; 50]), 0.1, REALLOCATION),
+            None
+        );
+    }
+
+    /// Rewards that change the best variant at each reallocation.
+    #[test]
+    fn bandit_of_a_year_has_its_first_period() {
+        const START: u64 = 1_700_000_000_000;
+        const DAY: u64 = 86_400_000;
+        let bandit = experiment("kind = \"bandit\"\nminimum_allocation = 0.1", 0.1);
+        let treatment_is_best = rewards(&[0.9; 50]);
+        let mut control_is_best = treatment_is_best.clone();
+        for (name, of) in [("control", "treatment"), ("treatment", "control")] {
+            let units = treatment_is_best.units[of].clone();
+            control_is_best.units.insert(name.to_owned(), units);
+        }
+        let mut change = first_of_new_run(&bandit, START);
+        let (mut time, mut length) = (START, REALLOCATION);
+        for counts in [&treatment_is_best, &control_is_best].into_iter().cycle() {
+            time += length;
+            if time > START + 365 * DAY {
+                break;
+            }
+            assert_eq!(reallocate(&bandit, &change, counts, 0.1, time - 1), None);
+            let (after, kind, detail) = reallocate(&bandit, &change, counts, 0.1, time).unwrap();
+            let event = Event { time, ..event("a", kind, detail) };
+            change = after.after(&change, &bandit, event);
+            length = (length + length / 4).min(30 * DAY);
+        }
+        assert!((50..MAX_EPOCHS).contains(&change.epochs.len()), "{}", change.epochs.len());
+        assert_eq!(change.epochs[0].from, START);
+    }
+
+    #[test]
+    fn bandit_follows_its_metric() {
+        let metric = "metric = { kind = \"accuracy\" }";
+        let bandit =
+            experiment(&format!("kind = \"bandit\"\nminimum_allocation = 0.1\n{metric}"), 0.1);
+        let mut counts = rewards(&[0.9; 50]);
+        // The second metric is accuracy, the last one is the reward.
+        counts.units.values_mut().for_each(|units| units.moments.swap(1, 3));
+        let next = reallocate(&bandit, &Change::default(), &counts, 0.1, REALLOCATION);
+        let (after, _, detail) = next.unwrap();
+        assert_eq!(after.allocations["treatment"], 0.9, "{detail}");
+        assert!(detail.contains("treatment 90.0 % (accuracy 0.9000 of 50 units)"), "{detail}");
+    }
 }
