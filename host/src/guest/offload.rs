@@ -131,15 +131,14 @@ impl CallLost {
 
 impl GuestOffload {
     /// Runs `call` on this thread while it is short, else on a guest thread. Dropping the future
-    /// cancels the call.
+    /// cancels the call. Boxed by the caller, as a call is large and would be copied on its way here.
     ///
     /// # Errors
     /// The call panicked on a guest thread, or the process is shutting down.
     pub async fn run<T: Send + 'static>(
         &self,
-        call: impl Future<Output = T> + Send + 'static,
+        mut call: Pin<Box<impl Future<Output = T> + Send + 'static>>,
     ) -> Result<T, CallLost> {
-        let mut call = Box::pin(call);
         let is_long = self.is_long.load(Ordering::Relaxed);
         if !is_long && let Some(result) = self.run_here(call.as_mut()).await {
             return Ok(result);
@@ -333,15 +332,15 @@ mod tests {
     async fn short_call_stays_on_its_thread_and_long_call_is_offloaded() {
         let (_threads, offload) = offload();
         let here = thread::current().name().unwrap().to_owned();
-        assert_eq!(offload.run(call(Duration::ZERO)).await.unwrap(), here);
+        assert_eq!(offload.run(Box::pin(call(Duration::ZERO))).await.unwrap(), here);
         // Suspected, confirmed, moved.
-        assert_eq!(offload.run(call(SLICE * 2)).await.unwrap(), "guest");
+        assert_eq!(offload.run(Box::pin(call(SLICE * 2))).await.unwrap(), "guest");
         assert_eq!(
-            offload.run(call(Duration::ZERO)).await.unwrap(),
+            offload.run(Box::pin(call(Duration::ZERO))).await.unwrap(),
             "guest",
             "expected to be long"
         );
-        assert_eq!(offload.run(call(Duration::ZERO)).await.unwrap(), here, "short again");
+        assert_eq!(offload.run(Box::pin(call(Duration::ZERO))).await.unwrap(), here, "short again");
     }
 
     #[tokio::test]
@@ -378,14 +377,14 @@ mod tests {
         let (_threads, offload) = offload();
         let here = thread::current().name().unwrap().to_owned();
         for _ in 0..3 {
-            let stalled = offload.run(async {
+            let stalled = offload.run(Box::pin(async {
                 for _ in 0..2 {
                     // Stands for a thread that is not scheduled.
                     thread::sleep(SLICE * 2);
                     tokio::task::yield_now().await;
                 }
                 thread::current().name().unwrap_or_default().to_owned()
-            });
+            }));
             assert_eq!(stalled.await.unwrap(), here);
         }
     }
@@ -395,10 +394,10 @@ mod tests {
         let (_threads, offload) = offload();
         let (send, receive) = oneshot::channel();
         let here = thread::current().name().unwrap().to_owned();
-        let waits = offload.run(async {
+        let waits = offload.run(Box::pin(async {
             receive.await.unwrap();
             thread::current().name().unwrap_or_default().to_owned()
-        });
+        }));
         let mut waits = pin!(waits);
         assert!(futures::poll!(&mut waits).is_pending());
         compute(SLICE * 2);
@@ -410,14 +409,14 @@ mod tests {
     async fn dropping_the_future_cancels_the_call() {
         let (_threads, offload) = offload();
         let (held, dropped) = oneshot::channel::<()>();
-        let endless = offload.run(async move {
+        let endless = offload.run(Box::pin(async move {
             let _held = held;
             for _ in 0..2 {
                 compute(SLICE * 2);
                 tokio::task::yield_now().await;
             }
             std::future::pending::<()>().await;
-        });
+        }));
         let mut endless = Box::pin(endless);
         while !offload.is_long.load(Ordering::Relaxed) {
             assert!(futures::poll!(&mut endless).is_pending());
@@ -432,13 +431,13 @@ mod tests {
         // More calls than threads, and neither ends before the other has started.
         let call = |started: &Arc<AtomicBool>, other: &Arc<AtomicBool>| {
             let (started, other) = (Arc::clone(started), Arc::clone(other));
-            offload.run(async move {
+            offload.run(Box::pin(async move {
                 started.store(true, Ordering::Relaxed);
                 while !other.load(Ordering::Relaxed) {
                     compute(SLICE * 2);
                     tokio::task::yield_now().await;
                 }
-            })
+            }))
         };
         offload.is_long.store(true, Ordering::Relaxed);
         let (a, b) = (Arc::default(), Arc::default());
@@ -449,13 +448,13 @@ mod tests {
     #[tokio::test]
     async fn panic_on_a_guest_thread_is_an_error() {
         let (_threads, offload) = offload();
-        let lost = offload.run(async {
+        let lost = offload.run(Box::pin(async {
             for _ in 0..2 {
                 compute(SLICE * 2);
                 tokio::task::yield_now().await;
             }
             panic!("on purpose");
-        });
+        }));
         assert!(lost.await.unwrap_err().to_string().contains("panicked"));
     }
 }

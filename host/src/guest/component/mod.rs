@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
+use futures::FutureExt;
 use http::Response;
 use http::request::Parts;
 use http_body::SizeHint;
@@ -181,18 +182,20 @@ impl Component {
         let mut active = self.usage.enter(self.instances());
         let doors = self.doors(deadline).await?;
         let doors = (&doors.fast, &doors.spin_1, &doors.standard, &doors.wagi);
+        // Boxed but for the fast door, they do not enlarge the task of every connection.
         let mut response = match (body, doors) {
             (RequestBody::Whole(body), (_, _, _, Some(wagi))) => {
-                wagi.invoke(head, body, deadline, &origin).await
+                wagi.invoke(head, body, deadline, &origin).boxed().await
             }
             (RequestBody::Whole(body), (Some(fast), _, _, None)) => {
                 fast.invoke(head, body, deadline, &origin).await
             }
             (RequestBody::Whole(body), (_, Some(spin_1), _, None)) => {
-                spin_1.invoke(head, body, deadline, &origin).await
+                spin_1.invoke(head, body, deadline, &origin).boxed().await
             }
             (body, (_, _, Some(standard), None)) => {
-                standard.invoke(head, body, deadline, &origin, permit, &self.open_bodies).await
+                let open_bodies = &self.open_bodies;
+                standard.invoke(head, body, deadline, &origin, permit, open_bodies).boxed().await
             }
             (_, (_, _, None, _) | (_, _, _, Some(_))) => {
                 Err(Failure::BodyTooLarge { limit: self.limits().buffered_body })

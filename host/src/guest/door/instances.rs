@@ -128,13 +128,13 @@ impl<G: Guest> Instances<G> {
         state.outbound.hops = hops;
         instance.store.set_epoch_deadline(1);
         let call = call(instance);
-        let call = self.offload.run(async move {
+        let call = self.offload.run(Box::pin(async move {
             let (mut instance, result) = call.await;
             if result.as_ref().is_err_and(|error| !is_deadline_exceeded(error)) {
                 instance.store.data_mut().record_end(Ended::Failed);
             }
             (instance, result)
-        });
+        }));
         let (instance, value) = match timeout_at(deadline.into(), call).await {
             Ok(Ok((instance, Ok(value)))) => (instance, value),
             Ok(Ok((_, Err(error)))) if is_deadline_exceeded(&error) => {
@@ -154,9 +154,9 @@ impl<G: Guest> Instances<G> {
     ) -> Result<Box<IdleInstance<G>>, Failure> {
         let instances = Arc::clone(self);
         // The start function of a guest may run as long as a call.
-        let creating = self
-            .offload
-            .run(async move { instances.pool.instantiate(|| instances.create(deadline)).await });
+        let creating = self.offload.run(Box::pin(async move {
+            instances.pool.instantiate(|| instances.create(deadline)).await
+        }));
         match timeout_at(deadline.into(), creating).await {
             Ok(Ok(Ok(instance))) => Ok(instance),
             Ok(Ok(Err(error))) if is_deadline_exceeded(&error) => {

@@ -88,7 +88,8 @@ impl WagiDoor {
         };
         let hops = origin.client.hops + 1;
         let door = Arc::clone(self);
-        let running = self.offload.run(async move { door.run(input, hops, deadline).await });
+        let running =
+            self.offload.run(Box::pin(async move { door.run(input, hops, deadline).await }));
         let spec = self.stores.spec();
         let output = match timeout_at(deadline.into(), running).await {
             Ok(Ok(Ok(output))) => output,
