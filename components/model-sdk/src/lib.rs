@@ -63,7 +63,6 @@
 
 #![deny(missing_docs)]
 
-mod allocator;
 mod doors;
 mod handler;
 
