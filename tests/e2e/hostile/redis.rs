@@ -20,6 +20,10 @@ pub(super) struct StoresApp {
 /// One kind of harm, with its check.
 pub(super) type StoreHarm = Box<dyn Fn(&Spinfer) + Send + Sync>;
 
+/// Deadline of a script: those that move hundreds of megabytes take 30 seconds among the other harms on a busy
+/// machine.
+const SCRIPT_DEADLINE: &str = "55s";
+
 /// The paths of the interfaces, and whether each is outbound Redis.
 const INTERFACES: [(&str, bool); 5] = [
     ("/new/redis", true),
@@ -49,7 +53,8 @@ impl StoresApp {
         }
         let settings = format!(
             "key_value_stores = [{labels}]\nallowed_outbound_hosts = [\"redis://127.0.0.1:*\"]\n\
-             tool.spinfer.limits.idle = \"100ms\"\n"
+             tool.spinfer.limits.idle = \"100ms\"\n\
+             tool.spinfer.limits.deadline = \"{SCRIPT_DEADLINE}\"\n"
         );
         let manifest = manifest.with("/new/...", "new", "stores", &settings);
         let manifest = manifest.with("/older/...", "older", "stores_older", &settings);
