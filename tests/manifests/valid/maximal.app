@@ -15,7 +15,7 @@ component maximal-1
   http://www.example.com Some(8999): true
   redis://10.1.2.3 None: true
   itself: true
-  Files { folders: Mounts([]), copies: {"": {"assets/a.txt": "assets/a.txt"}, "/assets": {"a.txt": "assets/a.txt", "b.md": "assets/b.md"}, "/etc": {"c.md": "assets/b.md"}} }
+  Files { folders: Mounts([]), copies: {"": {"assets/a.txt": FileToCopy { named: "assets/a.txt", real: "assets/a.txt" }}, "/assets": {"a.txt": FileToCopy { named: "assets/a.txt", real: "assets/a.txt" }, "b.md": FileToCopy { named: "assets/b.md", real: "assets/b.md" }}, "/etc": {"c.md": FileToCopy { named: "assets/b.md", real: "assets/b.md" }}} }
   door Some(Standard) deadline 5s instances 2 requests 1
 component private
   environment []
