@@ -178,9 +178,8 @@ impl ExperimentRouter {
     /// the old one. Of a copied file both use the copy, and the file that it was made of is compared.
     /// Logs the problem once, and again if the file is edited after it was restored.
     pub(super) async fn check_file(&self) -> Option<String> {
-        if self.experiments.iter().next().is_none() {
-            return None;
-        }
+        // Without experiments there is nothing to compare.
+        self.experiments.iter().next()?;
         let files = &self.service.spec().files;
         let copied = files.copied_from(FILE);
         let path = match copied {

@@ -298,7 +298,7 @@ impl<'a> SequentialForm<'a> {
                 let mut aliases = ComponentAliasSection::new();
                 let (instance, is_function) =
                     (instance_index + ADDED, kind == wasmparser::ExternalKind::Func);
-                let kind = ExportKind::try_from(kind).map_err(|error| anyhow!("{error:?}"))?;
+                let kind = ExportKind::from(kind);
                 aliases.alias(Alias::CoreInstanceExport { instance, kind, name });
                 self.component.section(&aliases);
                 self.core_functions += usize::from(is_function);

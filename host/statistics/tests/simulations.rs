@@ -1,7 +1,6 @@
 //! Simulations of experiments with fixed seeds: what is declared, measured. `examples/experiments`
 //! runs larger ones.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 #[path = "../examples/experiments/simulation.rs"]
 mod simulation;
 

@@ -196,7 +196,7 @@ impl<T> Router<T> {
     ///
     /// # Errors
     /// The first pattern that matches the same paths as an earlier one.
-    pub fn new(routes: impl IntoIterator<Item = (Pattern, T)>) -> Result<Self, Pattern> {
+    pub fn new(routes: impl IntoIterator<Item = (Pattern, T)>) -> Result<Self, Box<Pattern>> {
         let mut root = RouteNode::default();
         for (pattern, target) in routes {
             let mut node = &mut root;
@@ -205,7 +205,7 @@ impl<T> Router<T> {
             }
             let target_here = if pattern.rest { &mut node.rest } else { &mut node.end };
             if target_here.is_some() {
-                return Err(pattern);
+                return Err(Box::new(pattern));
             }
             *target_here = Some((pattern, target));
         }

@@ -162,7 +162,7 @@ fn column_of_every_member_has_its_value() {
         assert_eq!(column.null_count(), 0, "{name}");
         match member {
             Member::Integer(value) => {
-                assert_eq!(column.as_primitive::<Int64Type>().value(0), value)
+                assert_eq!(column.as_primitive::<Int64Type>().value(0), value);
             }
             Member::Time(value) => {
                 let times = column.as_primitive::<TimestampMicrosecondType>();

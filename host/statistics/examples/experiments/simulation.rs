@@ -244,7 +244,7 @@ impl Plan {
                 (period == 0 && looks_better).then(|| vec![0.5, 0.5])
             }
             Self::Bandit(_) => {
-                if units % 250 > 0 {
+                if !units.is_multiple_of(250) {
                     return None;
                 }
                 let posteriors =

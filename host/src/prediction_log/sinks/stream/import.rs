@@ -38,7 +38,7 @@ impl ImportedLog {
             let page = reader.next(after.as_deref())?;
             let Some(last) = page.last() else { return Ok(log) };
             after = Some(last.id.clone());
-            let ImportedLog { connection, sources, .. } = &mut log;
+            let Self { connection, sources, .. } = &mut log;
             let transaction = connection.transaction()?;
             for entry in &page {
                 match entry.event() {
@@ -71,7 +71,7 @@ impl ImportedLog {
             newest = newest.or_else(|| page.first().map(|entry| entry.id.clone()));
             let Some(last) = page.last() else { return Ok((log, newest)) };
             before = Some(last.id.clone());
-            let ImportedLog { connection, sources, .. } = &mut log;
+            let Self { connection, sources, .. } = &mut log;
             let transaction = connection.transaction()?;
             for entry in &page {
                 if found >= count {
@@ -217,7 +217,7 @@ mod tests {
     /// Whether each of `events`, which Redis received at these times, is new; and the records then.
     fn imported(events: &[(SinkEvent, i64)]) -> (Vec<bool>, Vec<StoredRecord>) {
         let mut log = ImportedLog::empty().unwrap();
-        let ImportedLog { connection, sources, .. } = &mut log;
+        let Self { connection, sources, .. } = &mut log;
         let transaction = connection.transaction().unwrap();
         let new = events.iter().map(|(event, received)| {
             insert(&transaction, sources, event, Some(*received)).unwrap()
