@@ -1,5 +1,6 @@
 //! Guardrails: a variant that fails is taken out of traffic by the hosts themselves, and stays out.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -197,7 +198,11 @@ fn check_time_to_zero_traffic(hosts: &[&Spinfer]) {
         });
         assert_eq!(traffic.treated.load(Ordering::SeqCst), treated, "out of traffic for good");
         let out = last.saturating_duration_since(detectable);
-        println!("{} hosts: zero traffic {out:?} after the breach was detectable", hosts.len());
+        let hosts = hosts.len();
+        let _ = writeln!(
+            std::io::stderr(),
+            "hosts: {hosts}; zero traffic {out:?} after the breach was detectable"
+        );
         assert!(out < MAX_OUT, "zero traffic {out:?} after the breach was detectable");
     });
 }

@@ -217,7 +217,7 @@ mod tests {
     /// Whether each of `events`, which Redis received at these times, is new; and the records then.
     fn imported(events: &[(SinkEvent, i64)]) -> (Vec<bool>, Vec<StoredRecord>) {
         let mut log = ImportedLog::empty().unwrap();
-        let Self { connection, sources, .. } = &mut log;
+        let ImportedLog { connection, sources, .. } = &mut log;
         let transaction = connection.transaction().unwrap();
         let new = events.iter().map(|(event, received)| {
             insert(&transaction, sources, event, Some(*received)).unwrap()
