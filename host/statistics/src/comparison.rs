@@ -5,7 +5,7 @@
 //!   within the strata of equal allocations, and the differences averaged with the weights
 //!   `n₀ n₁ / (n₀ + n₁)` (Cochran 1954, "Some methods for strengthening the common chi-squared
 //!   tests"). Each stratum has its own variance, moderated by that of all strata of its arm: it
-//!   counts as [`MODERATION`] more observations (Smyth 2004, "Linear models and empirical Bayes
+//!   counts as `MODERATION` more observations (Smyth 2004, "Linear models and empirical Bayes
 //!   methods for assessing differential expression in microarray experiments"). A stratum of one
 //!   unit has a variance then, and large strata of unequal variances have their own.
 //! - **Information.** The confidence sequence runs in the number of observations of two equal arms
