@@ -231,7 +231,8 @@ where
             let served = match (&target.served, ComponentTarget::of(found)) {
                 (Served::Static(response), _) => Ok(response.response()),
                 (_, Some(target)) => serve_component(host, target, exchange, Vec::new()).await,
-                (_, None) => assignment::serve(host, found, exchange).await,
+                // Boxed, it does not enlarge the task of every connection.
+                (_, None) => assignment::serve(host, found, exchange).boxed().await,
             };
             (&*target.metrics, served)
         }
