@@ -231,8 +231,7 @@ where
             let served = match (&target.served, ComponentTarget::of(found)) {
                 (Served::Static(response), _) => Ok(response.response()),
                 (_, Some(target)) => serve_component(host, target, exchange, Vec::new()).await,
-                // Boxed, it does not enlarge the task of every connection.
-                (_, None) => assignment::serve(host, found, exchange).boxed().await,
+                (_, None) => assignment::serve(host, found, exchange).await,
             };
             (&*target.metrics, served)
         }
