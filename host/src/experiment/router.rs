@@ -336,8 +336,8 @@ mod tests {
         assert_eq!(changed(&known, Ok(file(0.5)), source), None);
         let problem = changed(&known, Ok(file(0.25)), source).unwrap();
         assert!(problem.starts_with("config/experiments.toml has changed"), "{problem}");
-        let gone = changed(&known, Err(io::ErrorKind::NotFound.into()), source).unwrap();
-        assert!(gone.contains("It cannot be read: "), "{gone}");
+        let missing = changed(&known, Err(io::ErrorKind::NotFound.into()), source).unwrap();
+        assert!(missing.contains("It cannot be read: "), "{missing}");
     }
 
     #[test]

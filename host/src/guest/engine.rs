@@ -36,7 +36,7 @@ const TABLES_EACH: u32 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ComponentForm {
     Whole,
-    /// Without what needs support for concurrent calls (`guest/sequential.rs`).
+    /// Without what needs support for concurrent calls (`guest/sequential/`).
     Sequential,
 }
 

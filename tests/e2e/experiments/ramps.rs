@@ -139,17 +139,20 @@ fn hosts_sharing_a_redis_follow_one_ramp() {
     redis.resume();
 }
 
+/// A host whose default store is in `redis`.
+fn node(redis: &Redis, experiments: &str) -> Spinfer {
+    let mut application = ExperimentApp::new(experiments, GRANTS);
+    application.config =
+        format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"{}\"\n", redis.url());
+    application.up()
+}
+
 /// The changes of an experiment stay in the store when it is restarted under its name.
 #[test]
 fn change_of_an_earlier_experiment_of_the_same_name_is_ignored() {
     const USERS: usize = 20;
     let redis = Redis::start();
-    let node = |experiments: &str| {
-        let mut application = ExperimentApp::new(experiments, GRANTS);
-        application.config =
-            format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"{}\"\n", redis.url());
-        application.up()
-    };
+    let node = |experiments: &str| node(&redis, experiments);
     let before = experiment("x", BY_HEADER, 1.0);
     let spinfer = node(&before);
     command(&spinfer, &["stop", "x", "--winner", "treatment"]);
@@ -175,12 +178,7 @@ fn change_of_an_earlier_experiment_of_the_same_name_is_ignored() {
 fn running_host_does_not_end_the_run_of_one_that_started_later_with_other_variants() {
     const USERS: usize = 20;
     let redis = Redis::start();
-    let node = |experiments: &str| {
-        let mut application = ExperimentApp::new(experiments, GRANTS);
-        application.config =
-            format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"{}\"\n", redis.url());
-        application.up()
-    };
+    let node = |experiments: &str| node(&redis, experiments);
     let before = experiment("x", BY_HEADER, 1.0);
     let old = node(&before);
     wait_until("the first look of the old host", || assessed(&old, "requests") == Some(0));

@@ -107,12 +107,15 @@ fn merged_report_is_in_alarm_since_the_first_host_was_whichever_computes_it() {
     let mut random = fastrand::Rng::with_seed(7);
     for second in 0..300 {
         let time = now() + Duration::from_secs(second);
-        let good = from_baseline(&mut random);
-        hosts[0].observe(&at(time, iris(&[good], "setosa")));
+        let undrifted = from_baseline(&mut random);
+        hosts[0].observe(&at(time, iris(&[undrifted], "setosa")));
         // Later hosts have drift from second 100 and 200 on.
         for (host, from) in [(1, 100), (2, 200)] {
             if second >= from {
-                hosts[host].observe(&at(time, iris(&[[good[0], 9.0, good[2], good[3]]], "setosa")));
+                hosts[host].observe(&at(
+                    time,
+                    iris(&[[undrifted[0], 9.0, undrifted[2], undrifted[3]]], "setosa"),
+                ));
             }
         }
     }

@@ -107,7 +107,7 @@ const FOREIGN: &str =
     "the file is a database of another program: move it, or use another --state-dir";
 
 /// Opens the file at `path` for writing alongside the writer, which creates and upgrades it; `None`
-/// if it has not done so yet.
+/// if the file does not exist yet.
 pub(super) fn open_existing(path: &Path) -> Result<Option<Connection>, SchemaError> {
     if !path.exists() {
         return Ok(None);

@@ -17,7 +17,7 @@ pub(super) struct LoopWaker {
     /// Whether something was woken that was not polled since.
     woken: AtomicBool,
     /// Whether the last poll has woken the task for the next one.
-    goes_on: AtomicBool,
+    has_yielded: AtomicBool,
 }
 
 impl LoopWaker {
@@ -32,17 +32,17 @@ impl LoopWaker {
         self.running.store(true, Ordering::SeqCst);
         let polled = poll(&mut Context::from_waker(waker));
         self.running.store(false, Ordering::SeqCst);
-        let goes_on = polled.is_pending() && self.woken.swap(false, Ordering::SeqCst);
-        self.goes_on.store(goes_on, Ordering::Relaxed);
-        if goes_on {
+        let has_yielded = polled.is_pending() && self.woken.swap(false, Ordering::SeqCst);
+        self.has_yielded.store(has_yielded, Ordering::Relaxed);
+        if has_yielded {
             cx.waker().wake_by_ref();
         }
         polled
     }
 
     /// Whether the event loop goes on at once after its last poll: the guest has only yielded.
-    pub(super) fn goes_on(&self) -> bool {
-        self.goes_on.load(Ordering::Relaxed)
+    pub(super) fn has_yielded(&self) -> bool {
+        self.has_yielded.load(Ordering::Relaxed)
     }
 
     /// Everything inside is about to be polled.

@@ -175,7 +175,7 @@ async fn serve(
         progress.polled.store(false, Ordering::Relaxed);
         let polled = progress.inside.poll(&waker, cx, |cx| inside.as_mut().poll(cx));
         // A guest that has only yielded, as after each task that it spawns, goes on at once.
-        yields = if progress.inside.goes_on() { yields + 1 } else { 0 };
+        yields = if progress.inside.has_yielded() { yields + 1 } else { 0 };
         // Else it waits for something, computes, or has failed.
         let sent = (yields == 0 || yields > MAX_YIELDS) && unsent.send_all();
         if let Poll::Ready(ended) = polled {
